@@ -1,0 +1,1 @@
+"""Virtual disks: one format a file; extents, reading, streaming, the local store."""

@@ -1,0 +1,183 @@
+"""Raw disks: reading by position, digests that hash holes without reading them,
+and writing a sparse file in any order."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from publisher.disks import extents as ext
+from publisher.errors import HostError
+from publisher.model import MIB, Disk, Extent
+from publisher.task import Task
+
+
+@functools.lru_cache(maxsize=8)
+def _zero_bytes(size: int) -> bytes:
+    return bytes(size)
+
+
+def is_zero(data: bytes) -> bool:
+    """True when all bytes are zero: one memcmp (a memoryview would compare
+    byte by byte)."""
+    return data == _zero_bytes(len(data))
+
+
+class Reader:
+    """Positioned reads of a Disk's virtual bytes; thread-safe. Reading beyond
+    the end gives zeros, so the last block of any size comes out whole."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        try:
+            self._handle = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise HostError(f"cannot read {disk.path}: {error.strerror}") from error
+
+    def read(self, offset: int, length: int) -> bytes:
+        data = os.pread(self._handle, length, offset)
+        while len(data) < length:
+            more = os.pread(self._handle, length - len(data), offset + len(data))
+            if not more:
+                return data + bytes(length - len(data))
+            data += more
+        return data
+
+    def blocks(self, block: int) -> Iterator[tuple[int, bytes]]:
+        """(index, bytes) of every block that an extent touches, ascending, the
+        last one padded with zeros to `block` bytes."""
+        for index in ext.blocks(self.disk.extents, block, self.disk.size):
+            yield index, self.read(index * block, block)
+
+    def stream(self, chunk: int = 4 * MIB) -> Iterator[bytes]:
+        """All virtual bytes in order; holes come as zeros and are not read."""
+        position = 0
+        for extent in self.disk.extents:
+            yield from zeros(extent.offset - position, chunk)
+            for at in range(extent.offset, extent.end, chunk):
+                yield self.read(at, min(chunk, extent.end - at))
+            position = extent.end
+        yield from zeros(self.disk.size - position, chunk)
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def zeros(length: int, chunk: int = 4 * MIB) -> Iterator[bytes]:
+    """`length` zero bytes in pieces that share one buffer."""
+    while length >= chunk:
+        yield _zero_bytes(chunk)
+        length -= chunk
+    if length:
+        yield _zero_bytes(length)
+
+
+def inspect(
+    path: Path,
+    check: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] | None = None,
+) -> Disk:
+    """The Disk in a raw file: its digest and its extents, those 64 KiB-aligned
+    and without runs of zeros. One pass over the data; holes are hashed, not read."""
+    unit = 64 * 1024
+    chunk = 4 * MIB
+    digest = hashlib.sha256()
+    found: list[Extent] = []
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        position = 0
+        for extent in ext.align(ext.of_file(file.fileno(), size), unit, size):
+            for piece in zeros(extent.offset - position, chunk):
+                digest.update(piece)
+            for at in range(extent.offset, extent.end, chunk):
+                check()
+                data = os.pread(file.fileno(), min(chunk, extent.end - at), at)
+                digest.update(data)
+                found.extend(
+                    Extent(at + start, min(unit, len(data) - start))
+                    for start in range(0, len(data), unit)
+                    if not is_zero(data[start : start + unit])
+                )
+                if progress is not None:
+                    progress(at + len(data))
+            position = extent.end
+        for piece in zeros(size - position, chunk):
+            check()
+            digest.update(piece)
+    return Disk(path, size, digest.hexdigest(), ext.merge(found))
+
+
+class SparseWriter:
+    """Writes a sparse raw file in any order from any thread, and remembers what
+    was written in a ledger of the task, so that the next run goes on.
+
+    Data goes to `into` + ".partial"; `finish` renames it.
+    """
+
+    def __init__(self, into: Path, size: int, task: Task) -> None:
+        self.into = into
+        self.size = size
+        self._partial = into.with_name(into.name + ".partial")
+        self._ledger = task.memory.ledger("written")
+        self._lock = threading.Lock()
+        into.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not self._partial.exists() or self._partial.stat().st_size != size
+        if fresh:
+            self._ledger.clear()
+        self._handle = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._handle, size)
+        self._written = {
+            int(entry.split()[0]): int(entry.split()[1]) for entry in self._ledger.entries()
+        }
+
+    def has(self, offset: int, length: int) -> bool:
+        """True when exactly this piece was written by an earlier run."""
+        return self._written.get(offset) == length
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write one piece; zeros stay holes. Raises HostError when the disk is full."""
+        try:
+            if not is_zero(data):
+                view = memoryview(data)
+                while view:
+                    count = os.pwrite(self._handle, view, offset + len(data) - len(view))
+                    view = view[count:]
+        except OSError as error:
+            raise HostError(
+                f"cannot write {self._partial}: {error.strerror}",
+                hint="free some space, then run the same command again: it continues",
+            ) from error
+        self._ledger.add(f"{offset} {len(data)}")
+        with self._lock:
+            self._written[offset] = len(data)
+
+    def finish(self) -> Path:
+        os.fsync(self._handle)
+        os.close(self._handle)
+        self._handle = -1
+        os.replace(self._partial, self.into)
+        return self.into
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1

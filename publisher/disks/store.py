@@ -1,0 +1,57 @@
+"""The content-addressed store of sealed disks under the state directory.
+
+store/disks/<sha256>.raw    the bytes, sparse, read-only
+store/disks/<sha256>.json   size and extents
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from publisher.disks import raw
+from publisher.model import Disk
+
+
+class Store:
+    def __init__(self, state: Path) -> None:
+        self.directory = state / "store" / "disks"
+
+    def scratch(self, name: str) -> Path:
+        """Where a file may be prepared so that `add` is a rename."""
+        directory = self.directory.parent / "scratch"
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory / name
+
+    def add(self, path: Path, check: Callable[[], None] = lambda: None) -> Disk:
+        """Take a raw file into the store (it is moved); returns the Disk."""
+        disk = raw.inspect(path, check)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        target = self.directory / f"{disk.sha256}.raw"
+        stored = Disk(target, disk.size, disk.sha256, disk.extents)
+        if target.exists():
+            path.unlink()
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            os.chmod(path, 0o444)
+            os.replace(path, target)
+        description = target.with_suffix(".json")
+        partial = description.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(stored.to_json()))
+        os.replace(partial, description)
+        return stored
+
+    def get(self, sha256: str) -> Disk | None:
+        """The stored disk of that digest, or None if it is not whole any more."""
+        description = self.directory / f"{sha256}.json"
+        try:
+            disk = Disk.from_json(json.loads(description.read_text()))
+            path = self.directory / f"{sha256}.raw"
+            if path.stat().st_size != disk.size:
+                return None
+        except (OSError, ValueError, KeyError):
+            return None
+        return Disk(path, disk.size, disk.sha256, disk.extents)

@@ -1,0 +1,184 @@
+"""What every sandbox shares: a WSGI application on loopback, and faults to order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+FaultKind: TypeAlias = Literal["throttle", "fail", "stall", "drop", "lose"]
+
+
+@dataclass(slots=True)
+class Fault:
+    """One ordered misbehaviour.
+
+    `throttle` and `fail` answer with the cloud's own 429 and 5xx; `stall` waits
+    `seconds` first; `drop` closes the connection before the request has any
+    effect; `lose` carries the request out and closes the connection instead of
+    answering. It concerns requests whose "METHOD /path?query" contains a match
+    of `pattern`, skips the first `skip` of them and fires `times` times.
+    """
+
+    kind: FaultKind
+    pattern: str = ""
+    skip: int = 0
+    times: int = 1
+    seconds: float = 0.0
+    fired: Callable[[], None] | None = None
+    seen: int = field(default=0, init=False)
+
+    def fires(self, line: str) -> bool:
+        if not re.search(self.pattern, line):
+            return False
+        self.seen += 1
+        return self.skip < self.seen <= self.skip + self.times
+
+
+class Faults:
+    """The faults of one sandbox, and a record of its requests ("METHOD /path?query").
+
+    `visibility_delay`: seconds during which a new resource is not seen by
+    reads; the sandbox honours it where its cloud is eventually consistent.
+    """
+
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+        self._lock = threading.Lock()
+        self.requests: list[str] = []
+        self.visibility_delay = 0.0
+
+    def add(self, kind: FaultKind, pattern: str = "", **options: Any) -> Fault:
+        fault = Fault(kind, pattern, **options)
+        with self._lock:
+            self._faults.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        with self._lock:
+            self._faults.clear()
+            self.requests.clear()
+            self.visibility_delay = 0.0
+
+    def due(self, line: str) -> Fault | None:
+        with self._lock:
+            self.requests.append(line)
+            due = [fault for fault in self._faults if fault.fires(line)]
+        return due[0] if due else None
+
+
+Refusal: TypeAlias = tuple[str, list[tuple[str, str]], bytes]
+
+
+class FaultyApplication:
+    """WSGI middleware that applies Faults. `refuse` gives the cloud's own answer
+    (status line, headers, body) to a "throttle" or "fail"."""
+
+    def __init__(
+        self,
+        application: WSGIApplication,
+        faults: Faults,
+        refuse: Callable[[FaultKind, WSGIEnvironment], Refusal],
+    ) -> None:
+        self._application = application
+        self._faults = faults
+        self._refuse = refuse
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        query = environ.get("QUERY_STRING", "")
+        line = f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '')}"
+        fault = self._faults.due(f"{line}?{query}" if query else line)
+        if fault is None:
+            return self._application(environ, start_response)
+        if fault.fired is not None:
+            fault.fired()
+        if fault.kind == "stall":
+            time.sleep(fault.seconds)
+            return self._application(environ, start_response)
+        if fault.kind in ("throttle", "fail"):
+            status, headers, body = self._refuse(fault.kind, environ)
+            self._drain(environ)
+            start_response(status, [*headers, ("Content-Length", str(len(body)))])
+            return [body]
+        if fault.kind == "lose":
+            for _ in self._application(environ, lambda *_: lambda _: None):
+                pass
+        self._hang_up(environ)
+        start_response("500 Dropped", [("Content-Length", "0")])
+        return []
+
+    @staticmethod
+    def _drain(environ: WSGIEnvironment) -> None:
+        while environ["wsgi.input"].read(1 << 20):
+            pass
+
+    @staticmethod
+    def _hang_up(environ: WSGIEnvironment) -> None:
+        connection: socket.socket | None = environ.get("werkzeug.socket")
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class Server:
+    """A threaded HTTP/1.1 server on 127.0.0.1 around a WSGI application."""
+
+    def __init__(self, application: WSGIApplication, port: int = 0) -> None:
+        self._application = application
+        self._wanted_port = port
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Bind and serve in a daemon thread. Raises OSError when the port is taken."""
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+        class Handler(WSGIRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            timeout = 600
+
+            def log(self, level: str, message: str, *args: Any) -> None:
+                logging.getLogger(f"publisher.emulation.{level}").debug(message, *args)
+
+        self._server = make_server(
+            "127.0.0.1",
+            self._wanted_port,
+            self._application,
+            threaded=True,
+            request_handler=Handler,
+        )
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="sandbox", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    @property
+    def port(self) -> int:
+        port: int = self._server.server_port
+        return port
+
+    @property
+    def url(self) -> str:
+        """Of the form http://127.0.0.1:PORT, without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
