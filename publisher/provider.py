@@ -159,6 +159,9 @@ class Sandbox(Protocol):
         """The bytes behind a registered image, straight from the stand-in's
         files and not through its API: the whole virtual disk, holes as zeros."""
 
+    def corrupt(self, image_ref: str, offset: int) -> None:
+        """Flip one bit of the stored byte at `offset` behind a registered image."""
+
     def resources(self) -> Sequence[str]:
         """Everything that costs money there: uploads, disks, objects, images,
         workers, as "kind/id"."""
