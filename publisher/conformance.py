@@ -11,6 +11,7 @@ against the provider's own sandbox. Outside plugins may use it as it is.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import random
@@ -490,6 +491,8 @@ class ProviderContract:
                 first.memory.close()
                 world.sandbox.faults.clear()
                 survivor = "first" if number % 2 else "another machine"
+                if survivor != "first":
+                    world.spec = dataclasses.replace(world.spec, run="run2")
                 call(world.task(survivor))
                 assert world.kinds() == calm, f"killed at request {point} of {requests}"
                 if verb not in ("upload", "delete"):
@@ -506,6 +509,7 @@ class ProviderContract:
         with self._world(calm_world, world.disk) as calm:
             calm.upload()
             requests = len(calm.sandbox.faults.requests)
+            sent = writes(calm)
         world.sandbox.faults.add(
             "stall", skip=requests * 3 // 5, seconds=0.0, fired=cancellation.cancel
         )
@@ -515,8 +519,14 @@ class ProviderContract:
         assert time.monotonic() - started < 5
         world.sandbox.faults.clear()
         upload = world.upload(world.task("upload"))
+        assert writes(world) < sent
         image = world.register(upload)
         assert world.content_digest(image) == world.disk.sha256
+
+
+def writes(world: World) -> int:
+    """How many requests carried bytes of the disk."""
+    return sum(line.startswith("PUT") for line in world.sandbox.faults.requests)
 
 
 def image_kind(kinds: Counter[str]) -> str:
