@@ -33,6 +33,18 @@ class Options(BaseModel):
         """The regions to publish to, the one that receives the upload first."""
         raise NotImplementedError
 
+    @classmethod
+    def from_target(cls, text: str) -> Mapping[str, object]:
+        """The options in what follows "PROVIDER:" in a target of `migrate`, such
+        as "us-east-1". Raises UsageError when it has not that form."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_reference(cls, text: str) -> Mapping[str, object]:
+        """The options needed to read the image that `text` (a reference without
+        "PROVIDER:") names. Raises UsageError when it has not that form."""
+        raise NotImplementedError
+
     def fill(self, spec: Spec) -> str:
         """The image's name in this cloud. Raises PipelineError for an unknown {field}."""
         from publisher.errors import PipelineError

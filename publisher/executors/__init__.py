@@ -1,1 +1,1 @@
-"""."""
+"""Where steps run: threads of this machine now, another engine later."""

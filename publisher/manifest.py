@@ -1,0 +1,81 @@
+"""The manifest of a release: what was published where, in one JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from publisher.journal import release_directory
+from publisher.model import Image, Noun
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timing(Noun):
+    """How long a step took when it last ran; `reused` says that this run did not run it."""
+
+    step: str
+    seconds: float
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest(Noun):
+    """`created` is an ISO 8601 time in UTC, `digest` the disk's sha256, `size`
+    its virtual size and `data` its bytes outside holes; `failed` names optional
+    steps that did not succeed."""
+
+    name: str
+    version: str
+    run: str
+    created: str
+    arch: str
+    firmware: str
+    digest: str
+    size: int
+    data: int
+    images: tuple[Image, ...]
+    audience: Mapping[str, str] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    timings: tuple[Timing, ...] = ()
+    failed: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        values = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
+        values["images"] = tuple(Image.from_json(image) for image in data["images"])
+        values["timings"] = tuple(Timing.from_json(t) for t in data.get("timings", ()))
+        values["failed"] = tuple(data.get("failed", ()))
+        return cls(**values)
+
+
+def manifest_path(state: Path, name: str, version: str) -> Path:
+    return release_directory(state, name, version) / "manifest.json"
+
+
+def write(manifest: Manifest, path: Path) -> None:
+    """Replace the file in one step."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+
+
+def read(path: Path) -> Manifest | None:
+    """The manifest in a file, or None where there is none that can be read."""
+    try:
+        return Manifest.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def manifests(state: Path) -> Sequence[Manifest]:
+    """All releases of this state directory, the newest first."""
+    found = [read(path) for path in state.glob("releases/*/*/manifest.json")]
+    return sorted((m for m in found if m is not None), key=lambda m: m.created, reverse=True)

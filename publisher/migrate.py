@@ -1,0 +1,106 @@
+"""Makes the Plan of a migration: an image of one cloud, or a file, to other clouds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from publisher import provider as seam
+from publisher.errors import UsageError
+from publisher.model import Audience, Spec
+from publisher.plan import Plan, Target, plan_download
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def plan_migration(
+    source: str,
+    targets: Sequence[str],
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    options: Mapping[str, Mapping[str, object]] | None = None,
+) -> Plan:
+    """The plan that brings `source` to `targets`.
+
+    `source` is "PROVIDER:REFERENCE" or "file:PATH"; a target "PROVIDER:PLACE" or
+    "PROVIDER" where `options` (by provider) say all that is needed. Name and
+    version come from the reference where they are not given. Raises UsageError.
+    """
+    provider, reference = _split(source, "source")
+    given = options or {}
+    known_name, known_version = name_in(reference)
+    spec = Spec(name or known_name, version or known_version, description=f"Migrated from {source}")
+    local: dict[str, str] = {}
+    if provider == "file":
+        path = Path(reference).expanduser().absolute()
+        if not path.is_file():
+            raise UsageError(f"{path} does not exist or is not a file", hint="check the path")
+        status = path.stat()
+        local["path"] = str(path)
+        made_from: Mapping[str, Any] = {
+            "reference": f"file:{path.name}",
+            "provider": "file",
+            "options": {},
+            "file": [str(path), status.st_size, status.st_mtime_ns],
+        }
+    else:
+        kind = seam.load(provider)
+        values = {**given.get(provider, {}), **kind.options.from_reference(reference)}
+        made_from = {
+            "reference": source,
+            "provider": provider,
+            "options": _options(kind, values, source).model_dump(mode="json", by_alias=True),
+        }
+    drawn = [_target(text, given) for text in targets]
+    if len({target.provider for target in drawn}) != len(drawn):
+        raise UsageError(
+            "a provider is named twice among the targets",
+            hint="name it once, with all its regions separated by commas",
+        )
+    multiple = math.lcm(*(seam.load(t.provider).traits.size_multiple for t in drawn))
+    return plan_download(made_from, spec, drawn, multiple, local)
+
+
+def name_in(reference: str) -> tuple[str, str]:
+    """Name and version that a reference suggests: its last part, or the last two
+    where the last one is a version."""
+    parts = [part for part in re.split(r"[/:]", reference) if part]
+    version = parts.pop() if len(parts) > 1 and _VERSION.fullmatch(parts[-1]) else "1.0.0"
+    name = re.sub(r"\.(raw|img|qcow2|vmdk|vhdx?|vdi)$", "", parts[-1]) if parts else ""
+    return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-") or "image", version
+
+
+def _split(text: str, what: str) -> tuple[str, str]:
+    provider, colon, rest = text.partition(":")
+    if colon and rest:
+        return provider, rest
+    shapes = [seam.load(name).traits.reference for name in seam.names()]
+    raise UsageError(
+        f"{text!r} is no {what} of a migration", hint=f"write {', '.join(shapes)} or file:PATH"
+    )
+
+
+def _target(text: str, options: Mapping[str, Mapping[str, object]]) -> Target:
+    provider, _, place = text.partition(":")
+    kind = seam.load(provider)
+    values = {**options.get(provider, {}), **(kind.options.from_target(place) if place else {})}
+    chosen = _options(kind, values, text)
+    return Target(provider, chosen, Audience(), chosen.locations())
+
+
+def _options(kind: type[seam.Provider], values: Mapping[str, object], text: str) -> seam.Options:
+    try:
+        return kind.options.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{text}: {key}: {first['msg']}",
+            hint=f"write it in full, or give [targets.{kind.name}] with --pipeline FILE",
+        ) from error

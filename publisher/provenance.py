@@ -1,0 +1,42 @@
+"""Which versions of which tools made a release."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+from collections.abc import Iterable
+
+from publisher import provider as seam
+
+DISTRIBUTION = "cloud-image-publisher"
+
+
+def tools(providers: Iterable[str]) -> dict[str, str]:
+    """Versions by name: this program, Python, and the SDKs of the providers used."""
+    found = {
+        DISTRIBUTION: _version(DISTRIBUTION),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+    for name in providers:
+        for package in _requirements(seam.load(name).traits.extra):
+            found[package] = _version(package)
+    return {name: version for name, version in found.items() if version}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _requirements(extra: str) -> list[str]:
+    """The packages that an extra of this distribution names."""
+    try:
+        lines = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    wanted = re.compile(rf"extra == ['\"]{re.escape(extra)}['\"]")
+    return [re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0] for line in lines if wanted.search(line)]

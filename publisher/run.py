@@ -1,0 +1,318 @@
+"""Walks a Plan: reuse what holds, run the rest, open everything or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from publisher import events, manifest, provenance, steps
+from publisher import provider as seam
+from publisher.disks.store import Store
+from publisher.errors import Cancelled, HostError, PublishError
+from publisher.executors.local import execute
+from publisher.journal import Journal, Outcome, read_outcomes, release_directory
+from publisher.manifest import Manifest, Timing
+from publisher.model import Audience, Image, Query
+from publisher.plan import Plan, Step
+from publisher.resolve import Preview, Truth, recorded_images, resolve
+from publisher.task import Cancellation, Clock, Retry, Task
+
+__all__ = ["Preview", "preview", "run"]
+
+
+def preview(plan: Plan, *, state: Path) -> Sequence[Preview]:
+    """What a run would do, from the journal alone: no network, nothing written."""
+    outcomes = read_outcomes(release_directory(state, plan.name, plan.version))
+    return resolve(plan, outcomes, Store(state), None, _when)
+
+
+def _when(outcome: Outcome) -> str:
+    moment = datetime.fromtimestamp(outcome.finished, UTC)
+    return f"done {moment:%Y-%m-%d %H:%M} UTC in {outcome.seconds:.1f} s"
+
+
+def run(
+    plan: Plan,
+    *,
+    state: Path,
+    sink: events.Sink = events.discard,
+    cancellation: Cancellation | None = None,
+    clock: Clock | None = None,
+    retry: Retry | None = None,
+) -> Manifest:
+    """Do what of the plan is not done yet; returns the manifest of the release.
+
+    Raises the first error after everything that could still be finished was,
+    so that the next run continues from there; Cancelled within seconds of a
+    cancellation.
+    """
+    with Journal(state, plan.name, plan.version) as journal:
+        return _Run(
+            plan,
+            state,
+            journal,
+            sink,
+            cancellation or Cancellation(),
+            clock or Clock(),
+            retry or Retry(),
+        ).publish()
+
+
+class _Run:
+    """One walk. Is the Context that the runbook sees."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        state: Path,
+        journal: Journal,
+        sink: events.Sink,
+        cancellation: Cancellation,
+        clock: Clock,
+        retry: Retry,
+    ) -> None:
+        self.plan = plan
+        self.state = state
+        self.store = Store(state)
+        self.journal = journal
+        self.run = journal.run
+        self._sink = sink
+        self._cancellation = cancellation
+        self._clock = clock
+        self._retry = retry
+        self._lock = threading.Lock()
+        self._providers: dict[str, seam.Provider] = {}
+        self._by_id = {step.id: step for step in plan.steps}
+
+    # -- what the runbook sees
+
+    def outcome(self, step_id: str) -> Mapping[str, Any]:
+        with self._lock:
+            return self.journal.outcomes[self._by_id[step_id].key].value
+
+    def provider(self, step: Step) -> seam.Provider:
+        name = step.inputs["provider"]
+        with self._lock:
+            if name not in self._providers:
+                kind = seam.load(name)
+                self._providers[name] = kind(kind.options(**step.inputs["options"]))
+            return self._providers[name]
+
+    # -- the walk
+
+    def publish(self) -> Manifest:
+        started = self._clock.monotonic()
+        lanes = tuple((step.id, step.lane) for step in self.plan.steps)
+        self._sink(events.RunStarted(self.run, self.plan.title, lanes))
+        previews = resolve(self.plan, self.journal.outcomes, self.store, self._ask_clouds(), _when)
+        todo = [p.step for p in previews if p.action != "reuse"]
+        for item in previews:
+            if item.action == "reuse":
+                self._sink(events.StepReused(item.step.id, item.step.lane, item.reason))
+        if todo:
+            self.journal.begin()
+            self._forget(todo)
+            errors = execute(todo, self._work, self._cancellation, _blocks)
+            self._settle(todo, errors)
+        else:
+            errors = {}
+        written = self._manifest({step.id for step in todo}, errors, fresh=bool(todo))
+        if todo:
+            self.journal.finish()
+        self._sink(
+            events.RunFinished(
+                self.run,
+                self._clock.monotonic() - started,
+                written.images,
+                str(manifest.manifest_path(self.state, self.plan.name, self.plan.version)),
+                reused=not todo,
+            )
+        )
+        if errors:
+            raise PublishError(
+                f"published, but without {', '.join(sorted(errors))}",
+                hint="run the same command again to complete the release",
+            )
+        return written
+
+    def _task(self, step: Step) -> Task:
+        return Task(
+            step.id,
+            self.journal.memory(step.key),
+            lane=step.lane,
+            sink=self._sink,
+            cancellation=self._cancellation,
+            clock=self._clock,
+            retry=self._retry,
+            run=self.run,
+        )
+
+    def _ask_clouds(self) -> Truth:
+        """What every cloud holds of this release, for lanes of which something is recorded."""
+        lanes: dict[str, Step] = {}
+        for step in self.plan.steps:
+            if recorded_images(step, self.journal.outcomes, self.plan):
+                lanes[step.lane] = step
+
+        def ask(step: Step) -> tuple[str, Mapping[str, Image]]:
+            query = Query(name=self.plan.name, version=self.plan.version)
+            found = self.provider(step).find(query, self._task(step))
+            return step.lane, {image.ref: image for image in found}
+
+        if not lanes:
+            return {}
+        with ThreadPoolExecutor(len(lanes), thread_name_prefix="find") as pool:
+            return dict(pool.map(ask, lanes.values()))
+
+    def _forget(self, todo: Sequence[Step]) -> None:
+        for step in todo:
+            self.journal.undone(step.key)
+
+    def _work(self, step: Step) -> None:
+        task = self._task(step)
+        started = self._clock.monotonic()
+        self._sink(events.StepStarted(step.id, step.lane))
+        try:
+            task.check()
+            value = steps.RUNBOOK[step.kind](step, self, task)
+        except BaseException as error:
+            known = _as_publish_error(error)
+            seconds = self._clock.monotonic() - started
+            self._sink(events.StepFailed(step.id, step.lane, seconds, str(known), _hint(known)))
+            raise known from error
+        finally:
+            task.memory.close()
+        seconds = self._clock.monotonic() - started
+        with self._lock:
+            self.journal.done(Outcome(step.id, step.key, value, seconds, self._clock.now()))
+        self._sink(events.StepFinished(step.id, step.lane, seconds, _summary(value)))
+
+    def _settle(self, todo: Sequence[Step], errors: Mapping[str, BaseException]) -> None:
+        """After the walk: close again what was opened halfway, raise what must be raised."""
+        if self._cancellation.cancelled:
+            raise Cancelled(self._half_open(todo) or "cancelled")
+        required = [name for name in errors if self._by_id[name].required]
+        if not required:
+            return
+        if self.plan.all_or_nothing and any(
+            self._by_id[name].kind == "release" for name in required
+        ):
+            self._close_again(todo)
+        raise errors[required[0]]
+
+    def _half_open(self, todo: Sequence[Step]) -> str:
+        opened = [s.id for s in todo if s.kind == "release" and s.key in self.journal.outcomes]
+        missing = [s.id for s in todo if s.kind == "release" and s.id not in opened]
+        if opened and missing:
+            return f"cancelled with {', '.join(opened)} open and {', '.join(missing)} not"
+        return ""
+
+    def _close_again(self, todo: Sequence[Step]) -> None:
+        for step in todo:
+            if step.kind != "release" or step.inputs["audience"]["kind"] == "private":
+                continue
+            task = self._task(step)
+            try:
+                steps.withdraw(step, self, task)
+                self.journal.undone(step.key)
+            except PublishError as error:
+                self._sink(
+                    events.Note(
+                        "error",
+                        f"{step.lane} could not be closed again: {error}; "
+                        "run the same command again or withdraw it by hand",
+                    )
+                )
+            finally:
+                task.memory.close()
+
+    def _manifest(
+        self, ran: set[str], errors: Mapping[str, BaseException], *, fresh: bool
+    ) -> Manifest:
+        path = manifest.manifest_path(self.state, self.plan.name, self.plan.version)
+        earlier = manifest.read(path)
+        if not fresh and earlier is not None:
+            return earlier
+        outcomes = self.journal.outcomes
+        source = next(s for s in self.plan.steps if s.kind in ("build", "download"))
+        disk = outcomes[source.key].value
+        images: dict[str, Image] = {}
+        audience: dict[str, str] = {}
+        for step in self.plan.steps:
+            if step.kind == "release" and step.key in outcomes:
+                opened = outcomes[step.key].value["audience"]
+                audience[step.lane] = opened["kind"]
+                for image in recorded_images(step, outcomes, self.plan):
+                    images[image.reference] = dataclasses.replace(
+                        image, audience=Audience.from_json(opened)
+                    )
+        written = Manifest(
+            name=self.plan.name,
+            version=self.plan.version,
+            run=self.run,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            arch=disk["spec"]["arch"],
+            firmware=disk["spec"]["firmware"],
+            digest=disk["sha256"],
+            size=disk["size"],
+            data=disk["data"],
+            images=tuple(images.values()),
+            audience=audience,
+            source=_source(source),
+            tools=provenance.tools(sorted({image.provider for image in images.values()})),
+            timings=tuple(
+                Timing(step.id, round(outcomes[step.key].seconds, 3), step.id not in ran)
+                for step in self.plan.steps
+                if step.key in outcomes
+            ),
+            failed=tuple(sorted(errors)),
+        )
+        manifest.write(written, path)
+        return written
+
+
+def _blocks(step: Step, failed: Step) -> bool:
+    """Whether a failure keeps a later step from running: an optional lane keeps only itself."""
+    return failed.id in step.needs or failed.required or failed.lane == step.lane
+
+
+def _hint(error: BaseException) -> str:
+    return error.hint if isinstance(error, PublishError) else ""
+
+
+def _as_publish_error(error: BaseException) -> BaseException:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return HostError(
+            f"no space left on the device: {error.filename or ''}".rstrip(": "),
+            hint="free some space, then run the same command again: it continues",
+        )
+    return error
+
+
+def _source(step: Step) -> Mapping[str, Any]:
+    """Where the disk came from, for the manifest."""
+    if step.kind == "build":
+        source: Mapping[str, Any] = step.inputs["recipe"]["source"]
+        return source
+    return {"migrated": step.inputs["reference"]}
+
+
+def _summary(value: Mapping[str, Any]) -> str:
+    """What a step made, in a few words."""
+    if "image" in value:
+        return str(value["image"]["ref"])
+    if "images" in value:
+        return ", ".join(image["ref"] for image in value["images"])
+    if "upload" in value:
+        return str(value["upload"]["ref"])
+    if "sha256" in value:
+        return f"sha256:{value['sha256'][:16]}"
+    if "audience" in value:
+        return str(value["audience"]["kind"])
+    return ""

@@ -1,0 +1,224 @@
+"""The runbook: one function a step kind. Each takes a Step and gives a JSON outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, cast
+
+from publisher import provider as seam
+from publisher.disks.store import Store
+from publisher.errors import ConflictError, ProviderError, StateError, UsageError
+from publisher.model import Audience, Disk, Finding, Image, Query, Severity, Spec, Upload
+from publisher.plan import Step
+from publisher.task import Task
+
+Value: TypeAlias = Mapping[str, Any]
+
+
+class Context(Protocol):
+    """What the runbook is handed by the run."""
+
+    state: Path
+    store: Store
+    run: str
+
+    def outcome(self, step_id: str) -> Value:
+        """The outcome of a step that this one needs."""
+
+    def provider(self, step: Step) -> seam.Provider:
+        """The one provider of the step's lane."""
+
+
+def _spec(step: Step, context: Context, disk: Value | None = None) -> Spec:
+    """The step's spec with what is known of the disk by now."""
+    given = dict(step.inputs["spec"])
+    given.update(disk["spec"] if disk else {})
+    return dataclasses.replace(Spec.from_json(given), run=context.run)
+
+
+def _disk(context: Context, value: Value) -> Disk:
+    disk = context.store.get(value["sha256"])
+    if disk is None:
+        raise StateError(
+            f"the disk {value['sha256'][:12]} is missing from the store",
+            hint="run the same command again: it is made anew",
+        )
+    return disk
+
+
+def disk_value(disk: Disk, spec: Spec) -> Value:
+    """The outcome of a step that made a disk."""
+    return {
+        "sha256": disk.sha256,
+        "size": disk.size,
+        "data": disk.data_bytes,
+        "spec": {
+            "arch": spec.arch,
+            "firmware": spec.firmware,
+            "size": disk.size,
+            "digest": disk.sha256,
+        },
+    }
+
+
+def check(step: Step, context: Context, task: Task) -> Value:
+    provider = context.provider(step)
+    spec = _spec(step, context)
+    task.phase("checking credentials, permissions and names")
+    findings = [*provider.validate(spec), *provider.check(spec, step.inputs["regions"], task)]
+    for finding in findings:
+        task.finding(prefixed(finding, provider.name))
+    errors = [f for f in findings if f.severity is Severity.ERROR]
+    if errors:
+        first, *others = errors
+        more = f" (and {len(others)} more)" if others else ""
+        kind = ConflictError if first.rule.endswith("conflict") else ProviderError
+        raise kind(
+            f"{first.evidence}{more}",
+            provider=provider.name,
+            code=first.rule,
+            key=prefixed(first, provider.name).key,
+            hint=first.fix,
+        )
+    return {"findings": [f.to_json() for f in findings]}
+
+
+def prefixed(finding: Finding, provider: str) -> Finding:
+    """The finding with its key as the user wrote it in the pipeline file."""
+    key = f"targets.{provider}.{finding.key}" if finding.key else f"targets.{provider}"
+    return dataclasses.replace(finding, key=key)
+
+
+def build(step: Step, context: Context, task: Task) -> Value:
+    from publisher.build import build as build_disk
+    from publisher.recipe import Recipe
+
+    inputs = {k: v for k, v in step.inputs["recipe"].items() if k != "files"}
+    recipe = Recipe.model_validate(inputs)
+    spec = dataclasses.replace(_spec(step, context), firmware=recipe.firmware)
+    disk = build_disk(
+        recipe, spec, directory=Path(step.local["directory"]), store=context.store, task=task
+    )
+    return disk_value(disk, spec)
+
+
+def download(step: Step, context: Context, task: Task) -> Value:
+    """Bring the bytes of a foreign image here, padded to what the targets demand."""
+    from publisher.disks.foreign import convert
+
+    name, _, reference = step.inputs["reference"].partition(":")
+    into = context.store.scratch(f"{step.key[:32]}.raw")
+    if name == "file":
+        spec = Spec("", "")
+        path = Path(step.local["path"])
+        convert(path, into, task)
+    else:
+        provider = context.provider(step)
+        if not isinstance(provider, seam.Source):
+            raise UsageError(f"{name} images cannot be read", hint="use another source")
+        source = cast("seam.Source", provider)
+        task.phase(f"looking at {reference}")
+        spec = source.describe(reference, task)
+        if not into.exists():
+            source.download(reference, into, task)
+    multiple = int(step.inputs["size_multiple"])
+    size = into.stat().st_size
+    if size % multiple:
+        padded = -(-size // multiple) * multiple
+        task.note(f"padded the disk from {size} to {padded} bytes, as the targets demand")
+        with into.open("r+b") as file:
+            file.truncate(padded)
+    task.phase("storing the disk")
+    disk = context.store.add(into, task.check)
+    return disk_value(disk, spec)
+
+
+def upload(step: Step, context: Context, task: Task) -> Value:
+    """Bring the bytes in, unless the cloud already has the image made of them."""
+    provider = context.provider(step)
+    disk = context.outcome(step.needs[0])
+    spec = _spec(step, context, disk)
+    home = provider_home(step)
+    query = Query(name=spec.name, version=spec.version, digest=spec.digest)
+    task.phase("looking for an earlier upload")
+    for image in provider.find(query, task):
+        if image.region == home and image.state == "available":
+            return {"image": image.to_json()}
+    return {"upload": provider.upload(_disk(context, disk), spec, task).to_json()}
+
+
+def provider_home(step: Step) -> str:
+    """The region that receives the upload."""
+    options = seam.load(step.inputs["provider"]).options(**step.inputs["options"])
+    return options.locations()[0]
+
+
+def register(step: Step, context: Context, task: Task) -> Value:
+    disk, uploaded = (context.outcome(need) for need in step.needs)
+    if "image" in uploaded:
+        return uploaded
+    spec = _spec(step, context, disk)
+    upload = Upload.from_json(uploaded["upload"])
+    return {"image": context.provider(step).register(upload, spec, task).to_json()}
+
+
+def copy(step: Step, context: Context, task: Task) -> Value:
+    image = Image.from_json(context.outcome(step.needs[1])["image"])
+    copies = context.provider(step).copy(image, step.inputs["regions"], task)
+    return {"images": [copy.to_json() for copy in copies]}
+
+
+def verify(step: Step, context: Context, task: Task) -> Value:
+    disk = _disk(context, context.outcome(step.needs[0]))
+    images = images_of(context.outcome(step.needs[1]))
+    provider = context.provider(step)
+    for image in images:
+        task.phase(f"reading back {image.ref}")
+        provider.verify(image, disk, task)
+    return {"verified": [image.ref for image in images]}
+
+
+def images_of(value: Value) -> list[Image]:
+    """The images in the outcome of `register` or `copy`."""
+    found = value["images"] if "images" in value else [value["image"]]
+    return [Image.from_json(image) for image in found]
+
+
+def barrier(step: Step, context: Context, task: Task) -> Value:  # noqa: ARG001
+    """Nothing to do: that it is reached says that every required image is verified."""
+    return {}
+
+
+def release(step: Step, context: Context, task: Task) -> Value:
+    provider = context.provider(step)
+    audience = Audience.from_json(step.inputs["audience"])
+    for image in images_of(context.outcome(step.needs[0])):
+        task.phase(f"opening {image.ref} ({audience.kind})")
+        if audience.kind == "private":
+            provider.withdraw(image, task)
+        else:
+            provider.release(image, audience, task)
+    return {"audience": audience.to_json()}
+
+
+def withdraw(step: Step, context: Context, task: Task) -> None:
+    """Undo a release step, whole or half done."""
+    provider = context.provider(step)
+    for image in images_of(context.outcome(step.needs[0])):
+        task.phase(f"closing {image.ref} again")
+        provider.withdraw(image, task)
+
+
+RUNBOOK: Mapping[str, Callable[[Step, Context, Task], Value]] = {
+    "check": check,
+    "build": build,
+    "download": download,
+    "upload": upload,
+    "register": register,
+    "copy": copy,
+    "verify": verify,
+    "barrier": barrier,
+    "release": release,
+}

@@ -1,0 +1,353 @@
+"""The engine, on three clouds in memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher import events, provider, run
+from publisher.errors import (
+    Cancelled,
+    ConflictError,
+    ProviderError,
+    PublishError,
+    StateError,
+    UsageError,
+)
+from publisher.journal import Journal, read_outcomes, release_directory
+from publisher.manifest import manifests
+from publisher.migrate import name_in, plan_migration
+from publisher.model import MIB, Audience, Finding, Image, Severity, Spec
+from publisher.plan import Plan, Target, plan_download
+from publisher.task import Cancellation, Retry
+from tests.unit.nimbus import CLOUDS, PROVIDERS, Cloud, NimbusOptions, fail
+
+CONTENT = os.urandom(4096) + bytes(MIB - 8192) + os.urandom(4096)
+PUBLIC = Audience("public")
+
+
+@pytest.fixture(autouse=True)
+def clouds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Cloud]]:
+    def load(name: str) -> type[provider.Provider]:
+        if name not in PROVIDERS:
+            raise UsageError(f"there is no provider {name!r}")
+        return PROVIDERS[name]
+
+    monkeypatch.setattr(provider, "load", load)
+    monkeypatch.setattr(provider, "names", lambda: sorted(PROVIDERS))
+    CLOUDS.clear()
+    for name in PROVIDERS:
+        CLOUDS[name] = Cloud()
+    origin = CLOUDS["cirrus"]
+    origin.images["north/origin"] = Image("cirrus", "north", "north/origin", "origin", "1.0.0", "?")
+    origin.bytes["north/origin"] = CONTENT
+    yield CLOUDS
+    CLOUDS.clear()
+
+
+def make_plan(
+    *,
+    audience: Audience = PUBLIC,
+    optional: tuple[str, ...] = (),
+    regions: tuple[str, ...] = ("north", "south"),
+) -> Plan:
+    """cirrus:north/origin ▶ nimbus and stratus."""
+    targets = [
+        Target(name, NimbusOptions(regions=regions), audience, () if name in optional else regions)
+        for name in ("nimbus", "stratus")
+    ]
+    source = {
+        "reference": "cirrus:north/origin",
+        "provider": "cirrus",
+        "options": NimbusOptions().model_dump(mode="json"),
+    }
+    return plan_download(source, Spec("demo", "1.0.0"), targets, MIB, {})
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> Callable[..., Any]:
+    def go(plan: Plan | None = None, **options: Any) -> Any:
+        return run.run(plan or make_plan(), state=tmp_path, retry=Retry(2, 0.001, 0.001), **options)
+
+    return go
+
+
+def opened(cloud: str) -> set[str]:
+    return {i.region for i in CLOUDS[cloud].images.values() if i.audience == PUBLIC}
+
+
+def test_a_run_publishes_everywhere_and_writes_the_manifest(
+    go: Callable[..., Any], tmp_path: Path
+) -> None:
+    manifest = go()
+    assert opened("nimbus") == opened("stratus") == {"north", "south"}
+    assert {image.reference for image in manifest.images} == {
+        f"{cloud}:{image.ref}"
+        for cloud in ("nimbus", "stratus")
+        for image in CLOUDS[cloud].images.values()
+    }
+    assert manifest.audience == {"nimbus": "public", "stratus": "public"}
+    assert (manifest.arch, manifest.firmware) == ("aarch64", "uefi")
+    assert manifests(tmp_path) == [manifest]
+    assert all(image.digest == manifest.digest for image in manifest.images)
+
+
+def test_a_second_run_asks_the_clouds_once_and_does_nothing(go: Callable[..., Any]) -> None:
+    first = go()
+    for cloud in CLOUDS.values():
+        cloud.calls.clear()
+    seen: list[events.Event] = []
+    assert go(sink=seen.append) == first
+    assert CLOUDS["nimbus"].calls == CLOUDS["stratus"].calls == ["find"]
+    assert CLOUDS["cirrus"].calls == []
+    assert not any(isinstance(event, events.StepStarted) for event in seen)
+    assert isinstance(seen[-1], events.RunFinished)
+    assert seen[-1].reused
+
+
+def test_a_lost_journal_costs_no_second_resource(go: Callable[..., Any], tmp_path: Path) -> None:
+    first = go()
+    (release_directory(tmp_path, "demo", "1.0.0") / "journal").unlink()
+    CLOUDS["nimbus"].calls.clear()
+    second = go()
+    assert {i.reference for i in second.images} == {i.reference for i in first.images}
+    assert len(CLOUDS["nimbus"].images) == 2
+    assert "upload" not in CLOUDS["nimbus"].calls
+
+
+def test_an_image_that_vanished_is_made_again_and_only_that_one(go: Callable[..., Any]) -> None:
+    go()
+    gone = next(r for r, i in CLOUDS["nimbus"].images.items() if i.region == "south")
+    del CLOUDS["nimbus"].images[gone]
+    for cloud in CLOUDS.values():
+        cloud.calls.clear()
+    go()
+    assert opened("nimbus") == {"north", "south"}
+    assert "upload" not in CLOUDS["nimbus"].calls
+    assert "verify" in CLOUDS["nimbus"].calls
+    assert CLOUDS["stratus"].calls == ["find"]
+
+
+def test_an_image_that_somebody_closed_is_opened_again(go: Callable[..., Any]) -> None:
+    go()
+    for ref, image in CLOUDS["stratus"].images.items():
+        CLOUDS["stratus"].images[ref] = Image(**{**as_fields(image), "audience": Audience()})
+    CLOUDS["stratus"].calls.clear()
+    go()
+    assert opened("stratus") == {"north", "south"}
+    assert "verify" not in CLOUDS["stratus"].calls
+
+
+def as_fields(image: Image) -> dict[str, Any]:
+    return {name: getattr(image, name) for name in Image.__dataclass_fields__}
+
+
+def test_nothing_opens_while_one_cloud_is_not_verified(go: Callable[..., Any]) -> None:
+    fail("stratus", "verify")
+    with pytest.raises(ProviderError, match="stratus refuses to verify"):
+        go()
+    assert opened("nimbus") == opened("stratus") == set()
+    assert "release" not in CLOUDS["nimbus"].calls
+    assert "verify" in CLOUDS["nimbus"].calls, "the other cloud's work is not thrown away"
+
+
+def test_the_next_run_continues_where_the_failed_one_stopped(go: Callable[..., Any]) -> None:
+    fail("stratus", "verify")
+    with pytest.raises(ProviderError):
+        go()
+    CLOUDS["stratus"].before = lambda verb: None
+    for cloud in CLOUDS.values():
+        cloud.calls.clear()
+    go()
+    assert opened("nimbus") == opened("stratus") == {"north", "south"}
+    assert "download" not in CLOUDS["cirrus"].calls
+    assert not {"upload", "register", "copy", "verify"} & CLOUDS["nimbus"].verbs()
+    assert not {"upload", "register", "copy"} & CLOUDS["stratus"].verbs()
+
+
+def test_what_was_opened_is_closed_again_when_another_cloud_cannot_open(
+    go: Callable[..., Any],
+) -> None:
+    ready = threading.Event()
+
+    def after(verb: str) -> None:
+        if verb == "release" and len(opened("nimbus")) == 2:
+            ready.set()
+
+    CLOUDS["nimbus"].after = after
+
+    def refuse(verb: str) -> None:
+        if verb == "release":
+            assert ready.wait(10)
+            raise ProviderError("stratus may not open", provider="stratus")
+
+    CLOUDS["stratus"].before = refuse
+    with pytest.raises(ProviderError, match="may not open"):
+        go()
+    assert ready.is_set()
+    assert opened("nimbus") == opened("stratus") == set()
+    CLOUDS["stratus"].before = lambda verb: None
+    go()
+    assert opened("nimbus") == opened("stratus") == {"north", "south"}
+
+
+def test_an_optional_cloud_that_fails_keeps_only_itself_closed(go: Callable[..., Any]) -> None:
+    fail("stratus", "upload")
+    plan = make_plan(optional=("stratus",))
+    with pytest.raises(PublishError, match="published, but without stratus"):
+        go(plan)
+    assert opened("nimbus") == {"north", "south"}
+    assert opened("stratus") == set()
+
+
+def test_a_finding_of_a_check_stops_before_any_byte_moves(go: Callable[..., Any]) -> None:
+    CLOUDS["nimbus"].findings.append(
+        Finding("region", Severity.ERROR, "no such region", "choose another", "regions[1]")
+    )
+    with pytest.raises(ProviderError) as caught:
+        go()
+    assert caught.value.key == "targets.nimbus.regions[1]"
+    assert "download" not in CLOUDS["cirrus"].calls
+    assert "upload" not in CLOUDS["stratus"].calls
+
+
+def test_other_content_under_the_same_name_is_a_conflict(
+    go: Callable[..., Any], tmp_path: Path
+) -> None:
+    go()
+    CLOUDS["cirrus"].bytes["north/origin"] = bytes(reversed(CONTENT))
+    (release_directory(tmp_path, "demo", "1.0.0") / "journal").unlink()
+    for file in (tmp_path / "store" / "disks").iterdir():
+        file.unlink()
+    with pytest.raises(ConflictError):
+        go()
+
+
+def test_a_cancelled_run_ends_and_the_next_one_continues(go: Callable[..., Any]) -> None:
+    cancellation = Cancellation()
+
+    def cancel(verb: str) -> None:
+        if verb == "register":
+            cancellation.cancel()
+
+    CLOUDS["nimbus"].after = cancel
+    with pytest.raises(Cancelled):
+        go(cancellation=cancellation)
+    assert opened("nimbus") == opened("stratus") == set()
+    go()
+    assert opened("nimbus") == opened("stratus") == {"north", "south"}
+    assert CLOUDS["nimbus"].calls.count("upload") == 1
+
+
+def test_a_preview_says_why_and_writes_nothing(go: Callable[..., Any], tmp_path: Path) -> None:
+    state = tmp_path / "elsewhere"
+    before = {p.step.id: p for p in run.preview(make_plan(), state=state)}
+    assert not state.exists()
+    assert before["nimbus.upload"].action == "run"
+    assert before["nimbus.check"].action == "check"
+    assert before["download"].reason == "not done yet"
+    go()
+    for cloud in CLOUDS.values():
+        cloud.calls.clear()
+    after = {p.step.id: p for p in run.preview(make_plan(), state=tmp_path)}
+    assert {p.action for p in after.values()} == {"reuse"}
+    assert after["nimbus.release"].reason.startswith("done 20")
+    changed = {p.step.id: p for p in run.preview(make_plan(audience=Audience()), state=tmp_path)}
+    assert changed["nimbus.release"].action == "run"
+    assert changed["nimbus.release"].reason == "its inputs changed"
+    assert changed["nimbus.verify"].action == "reuse"
+    assert not any(cloud.calls for cloud in CLOUDS.values())
+
+
+def test_two_runs_of_one_release_at_once_are_refused(
+    go: Callable[..., Any], tmp_path: Path
+) -> None:
+    with (
+        Journal(tmp_path, "demo", "1.0.0"),
+        pytest.raises(StateError, match=f"process {os.getpid()}"),
+    ):
+        go()
+
+
+def test_a_journal_torn_by_a_crash_keeps_what_was_whole(
+    go: Callable[..., Any], tmp_path: Path
+) -> None:
+    go()
+    journal = release_directory(tmp_path, "demo", "1.0.0") / "journal"
+    whole = read_outcomes(journal.parent)
+    data = journal.read_bytes()
+    journal.write_bytes(data[:-30])
+    CLOUDS["nimbus"].calls.clear()
+    assert len(read_outcomes(journal.parent)) in (len(whole), len(whole) - 1)
+    go()
+    assert len(CLOUDS["nimbus"].images) == 2
+
+
+def test_a_run_killed_by_sigkill_leaves_a_journal_that_the_next_one_reads(tmp_path: Path) -> None:
+    script = (
+        "import os,sys,signal\n"
+        "from pathlib import Path\n"
+        "from publisher.journal import Journal, Outcome\n"
+        "j = Journal(Path(sys.argv[1]), 'demo', '1'); j.begin()\n"
+        "j.done(Outcome('a', 'k', {'x': 1}))\n"
+        'os.write(j._handle, b\'deadbeef {"fact": "do\')\n'
+        "print(j.run, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -9
+    with Journal(tmp_path, "demo", "1") as journal:
+        assert journal.run == done.stdout.strip()
+        assert journal.resumed
+        assert journal.outcomes["k"].value == {"x": 1}
+        journal.undone("k")
+    assert read_outcomes(release_directory(tmp_path, "demo", "1")) == {}
+
+
+def test_a_migration_takes_its_plan_from_the_references(
+    go: Callable[..., Any], tmp_path: Path
+) -> None:
+    plan = plan_migration("cirrus:north/origin", ["nimbus:north,south", "stratus"], version="2.0.0")
+    assert (plan.name, plan.version) == ("origin", "2.0.0")
+    manifest = go(plan)
+    assert len(manifest.images) == 3
+    assert all(image.audience == Audience() for image in manifest.images)
+    assert CLOUDS["nimbus"].bytes["south/img1"] == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("source", "targets", "message"),
+    [
+        ("north", ["nimbus"], "is no source of a migration"),
+        ("file:/nowhere/disk.qcow2", ["nimbus"], "does not exist"),
+        ("cumulus:x", ["nimbus"], "there is no provider"),
+        ("cirrus:north/origin", ["nimbus:north", "nimbus:south"], "named twice"),
+    ],
+)
+def test_a_migration_that_cannot_be_planned_says_why(
+    source: str, targets: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan_migration(source, targets)
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("us-east-1/ami-0123", ("ami-0123", "1.0.0")),
+        ("sub/group/Gallery/Web_Server/3.2.1", ("web-server", "3.2.1")),
+        ("/tmp/My Disk.qcow2", ("my-disk", "1.0.0")),
+    ],
+)
+def test_a_reference_suggests_a_name_and_a_version(
+    reference: str, expected: tuple[str, str]
+) -> None:
+    assert name_in(reference) == expected
