@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from publisher.model import MIB
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -106,7 +108,6 @@ class FaultyApplication:
             return self._application(environ, start_response)
         if fault.kind in ("throttle", "fail"):
             status, headers, body = self._refuse(fault.kind, environ)
-            self._drain(environ)
             start_response(status, [*headers, ("Content-Length", str(len(body)))])
             return [body]
         if fault.kind == "lose":
@@ -117,11 +118,6 @@ class FaultyApplication:
         return []
 
     @staticmethod
-    def _drain(environ: WSGIEnvironment) -> None:
-        while environ["wsgi.input"].read(1 << 20):
-            pass
-
-    @staticmethod
     def _hang_up(environ: WSGIEnvironment) -> None:
         connection: socket.socket | None = environ.get("werkzeug.socket")
         if connection is not None:
@@ -129,11 +125,35 @@ class FaultyApplication:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+def bounded(application: WSGIApplication) -> WSGIApplication:
+    """Middleware: the body ends where the request does, and what the application
+    leaves unread is drained, or it would be taken for the next request."""
+
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        from werkzeug.exceptions import ClientDisconnected
+        from werkzeug.wsgi import get_input_stream
+
+        body = get_input_stream(environ, safe_fallback=True)
+        environ["wsgi.input"] = body
+        environ["wsgi.input_terminated"] = True
+        pieces = application(environ, start_response)
+        try:
+            yield from pieces
+        finally:
+            if hasattr(pieces, "close"):
+                pieces.close()
+            with contextlib.suppress(OSError, ClientDisconnected):
+                while body.read(MIB):
+                    pass
+
+    return serve
+
+
 class Server:
     """A threaded HTTP/1.1 server on 127.0.0.1 around a WSGI application."""
 
     def __init__(self, application: WSGIApplication, port: int = 0) -> None:
-        self._application = application
+        self._application = bounded(application)
         self._wanted_port = port
         self._server: Any = None
         self._thread: threading.Thread | None = None

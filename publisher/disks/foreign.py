@@ -41,7 +41,20 @@ def describe(path: Path) -> dict[str, Any]:
             f"{path} needs another file ({info.get('backing-filename')})",
             hint="flatten it first: qemu-img convert",
         )
+    _refuse_damaged(path, info["format"])
     return info
+
+
+def _refuse_damaged(path: Path, kind: str) -> None:
+    """qemu-img convert reads what a truncated qcow2 lacks as zeros and reports
+    success, so its check is asked first (exit codes: qemu-img(1), "check")."""
+    answer = _qemu_img("check", "-q", "-f", kind, str(path))
+    sound, only_leaks, not_supported = 0, 3, 63
+    if answer.returncode not in (sound, only_leaks, not_supported):
+        first, *_ = (answer.stderr or answer.stdout or "no details").strip().splitlines()
+        raise PublishError(
+            f"{path} is damaged or cut short: {first}", hint="fetch or convert it again"
+        )
 
 
 def convert(path: Path, into: Path, task: Task) -> Path:

@@ -1,0 +1,208 @@
+"""Raw disks: extents, digests, blocks, sparse writing, the store, foreign formats."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from publisher.conformance import HastyClock, make_disk
+from publisher.disks import extents, foreign, raw
+from publisher.disks.store import Store
+from publisher.errors import HostError, PublishError
+from publisher.memory import Memory, append_line
+from publisher.model import MIB, Disk, Extent
+from publisher.task import Cancellation, Task
+
+SIZE = 64 * MIB
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    return make_disk(tmp_path / "disk.raw", SIZE)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return Task("test", Memory(tmp_path / "memory"), clock=HastyClock())
+
+
+def test_a_disk_is_known_by_all_its_bytes_and_its_data(disk: Disk) -> None:
+    content = disk.path.read_bytes()
+    assert disk.sha256 == hashlib.sha256(content).hexdigest()
+    assert disk.size == len(content)
+    position = 0
+    for extent in disk.extents:
+        assert not any(content[position : extent.offset])
+        assert any(content[extent.offset : extent.end])
+        position = extent.end
+    assert disk.data_bytes < 4 * MIB, "allocated zeros are no data"
+    assert Disk.from_json(disk.to_json()) == disk
+
+
+def test_streaming_and_blocks_give_the_bytes_of_the_file(disk: Disk) -> None:
+    content = disk.path.read_bytes()
+    with raw.Reader(disk) as reader:
+        assert b"".join(reader.stream(chunk=MIB)) == content
+        block = 512 * 1024
+        rebuilt = bytearray(SIZE)
+        indices = []
+        for index, data in reader.blocks(block):
+            assert len(data) == block
+            rebuilt[index * block : (index + 1) * block] = data
+            indices.append(index)
+        assert rebuilt == content
+        assert indices == sorted(set(indices))
+        assert len(indices) < SIZE // block / 4
+
+
+def test_the_last_block_is_padded(tmp_path: Path) -> None:
+    path = tmp_path / "odd"
+    path.write_bytes(b"\1" * 1000)
+    with raw.Reader(raw.inspect(path)) as reader:
+        assert list(reader.blocks(512)) == [(0, b"\1" * 512), (1, b"\1" * 488 + bytes(24))]
+
+
+def test_extents_are_merged_aligned_and_complemented() -> None:
+    merged = extents.merge([Extent(8, 4), Extent(0, 4), Extent(4, 4), Extent(20, 0), Extent(30, 5)])
+    assert merged == (Extent(0, 12), Extent(30, 5))
+    assert extents.align(merged, 8, 34) == (Extent(0, 16), Extent(24, 10))
+    assert list(extents.blocks(merged, 8, 40)) == [0, 1, 3, 4]
+    assert list(extents.holes(merged, 40)) == [Extent(12, 18), Extent(35, 5)]
+
+
+@pytest.mark.parametrize("length", [0, 1, 511, 65536, 4 * MIB + 1])
+def test_zeros_are_told_from_data(length: int) -> None:
+    assert raw.is_zero(bytes(length))
+    if length:
+        assert not raw.is_zero(bytes(length - 1) + b"\1")
+
+
+def test_a_sparse_file_written_in_any_order_equals_its_source(
+    disk: Disk, tmp_path: Path, task: Task
+) -> None:
+    writer = raw.SparseWriter(tmp_path / "out.raw", SIZE, task)
+    pieces = list(range(0, SIZE, MIB))
+    random.Random(4).shuffle(pieces)
+    with raw.Reader(disk) as reader:
+        for offset in pieces:
+            writer.write(offset, reader.read(offset, MIB))
+    copy = raw.inspect(writer.finish())
+    assert copy.sha256 == disk.sha256
+    assert copy.path.stat().st_blocks * 512 < SIZE / 4
+
+
+def test_an_interrupted_write_knows_which_pieces_it_has(tmp_path: Path, task: Task) -> None:
+    writer = raw.SparseWriter(tmp_path / "out.raw", SIZE, task)
+    writer.write(0, b"a" * MIB)
+    writer.close()
+    task.memory.close()
+    again = raw.SparseWriter(tmp_path / "out.raw", SIZE, task)
+    assert again.has(0, MIB)
+    assert not again.has(MIB, MIB)
+    again.close()
+    task.memory.close()
+    (tmp_path / "out.raw.partial").unlink()
+    fresh = raw.SparseWriter(tmp_path / "out.raw", SIZE, task)
+    assert not fresh.has(0, MIB), "the file is gone, so the ledger must not be believed"
+    fresh.close()
+
+
+def test_the_store_keeps_a_disk_under_its_digest(disk: Disk, tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    scratch = store.scratch("made.raw")
+    shutil.copy(disk.path, scratch)
+    stored = store.add(scratch)
+    assert not scratch.exists()
+    assert stored.path.name == f"{disk.sha256}.raw"
+    assert store.get(disk.sha256) == stored
+    assert not os.access(stored.path, os.W_OK) or os.geteuid() == 0
+    shutil.copy(disk.path, scratch)
+    assert store.add(scratch) == stored
+    os.chmod(stored.path, 0o600)
+    with stored.path.open("r+b") as file:
+        file.truncate(SIZE - 1)
+    assert store.get(disk.sha256) is None, "a disk that was cut short is no disk"
+
+
+needs_qemu_img = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is missing")
+
+
+@needs_qemu_img
+@pytest.mark.parametrize("kind", ["qcow2", "vmdk", "vpc", "vhdx", "vdi", "raw"])
+def test_disks_of_other_tools_give_the_same_bytes(
+    disk: Disk, tmp_path: Path, task: Task, kind: str
+) -> None:
+    source = tmp_path / f"foreign.{kind}"
+    options = ["-o", "force_size=on"] if kind == "vpc" else []
+    command = ["qemu-img", "convert", "-f", "raw", "-O", kind, *options]
+    subprocess.run([*command, str(disk.path), str(source)], check=True)
+    out = raw.inspect(foreign.convert(source, tmp_path / "out.raw", task))
+    assert (out.size, out.sha256) == (disk.size, disk.sha256)
+
+
+@needs_qemu_img
+def test_a_disk_with_a_backing_file_is_refused(disk: Disk, tmp_path: Path, task: Task) -> None:
+    overlay = tmp_path / "overlay.qcow2"
+    subprocess.run(
+        [
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-b",
+            str(disk.path),
+            "-F",
+            "raw",
+            str(overlay),
+        ],
+        check=True,
+    )
+    with pytest.raises(PublishError, match="needs another file"):
+        foreign.convert(overlay, tmp_path / "out.raw", task)
+
+
+@needs_qemu_img
+def test_a_truncated_qcow2_is_refused(disk: Disk, tmp_path: Path, task: Task) -> None:
+    source = tmp_path / "foreign.qcow2"
+    subprocess.run(
+        ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(disk.path), str(source)], check=True
+    )
+    with source.open("r+b") as file:
+        file.truncate(source.stat().st_size // 2)
+    with pytest.raises(PublishError, match="damaged or cut short"):
+        foreign.convert(source, tmp_path / "out.raw", task)
+    assert not (tmp_path / "out.raw").exists()
+    assert not (tmp_path / "out.raw.partial").exists()
+
+
+def test_a_missing_file_says_so(tmp_path: Path, task: Task) -> None:
+    with pytest.raises(PublishError, match="does not exist"):
+        foreign.convert(tmp_path / "none.qcow2", tmp_path / "out.raw", task)
+
+
+@needs_qemu_img
+def test_a_cancelled_conversion_leaves_no_file(disk: Disk, tmp_path: Path) -> None:
+    cancellation = Cancellation()
+    cancellation.cancel()
+    task = Task("x", Memory(tmp_path / "memory"), cancellation=cancellation)
+    with pytest.raises(PublishError, match="cancelled"):
+        foreign.convert(disk.path, tmp_path / "out.raw", task)
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_state_directory_is_a_clear_error() -> None:
+    handle = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with pytest.raises(HostError, match="cannot write the state directory") as caught:
+            append_line(handle, "a fact")
+    finally:
+        os.close(handle)
+    assert "free some space" in caught.value.hint
