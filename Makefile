@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: help demo test check lint types fresh readme requirements clean
+.PHONY: help demo test check live lint types fresh dist readme requirements clean
 
 bin := .venv/bin
 inputs := requirements/debian.txt requirements/run.txt pyproject.toml tools/setup
@@ -19,6 +19,9 @@ test: .venv/.dev lint types ## everything, the real guests included (minutes)
 check: .venv/.dev lint types ## what needs no guest: under a minute
 	$(bin)/pytest -q tests/unit
 
+live: .venv/.dev ## real accounts: skips, naming the missing variable
+	$(bin)/pytest -m live tests/live
+
 lint: .venv/.dev
 	$(bin)/ruff check
 	$(bin)/ruff format --check
@@ -31,6 +34,10 @@ types: .venv/.dev
 fresh: ## `make demo` and `make test` in a fresh Debian root
 	@tools/setup host
 	@tools/fresh demo demo test
+
+dist: .venv/.dev ## the wheel and the source archive
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(bin)/python -m build --no-isolation
 
 readme: .venv/.dev ## write the help texts in README.md anew
 	$(bin)/python tools/readme.py
