@@ -27,7 +27,7 @@ def output(command: str) -> str:
         raise ValueError(f"not a publish command: {command}")
     plain = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "LC_ALL": "C.UTF-8"}
     run = subprocess.run(
-        [sys.executable, "-m", "publisher.cli.main", *arguments],
+        [sys.executable, "-c", "from publisher.cli.main import main; main()", *arguments],
         cwd=ROOT,
         env={**{k: v for k, v in os.environ.items() if k != "GITHUB_ACTIONS"}, **plain},
         check=True,

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from publisher.vm import host
+
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 PIN = re.compile(r"^([a-z0-9][a-z0-9.-]*)==\S+", re.MULTILINE)
@@ -35,6 +37,12 @@ def test_each_debian_package_is_named_once_and_alone_on_its_line() -> None:
     packages = debian_packages()
     assert len(packages) == len(set(packages))
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package) for package in packages)
+
+
+def test_make_and_doctor_agree_on_what_a_machine_needs() -> None:
+    before = {"ca-certificates", "git", "make", "python3", "python3-venv"}
+    looked_for = {requirement.package for requirement in host.requirements(user=True)}
+    assert set(debian_packages()) - before == looked_for
 
 
 def test_every_dependency_is_pinned() -> None:
