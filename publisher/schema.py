@@ -27,7 +27,7 @@ def schema() -> dict[str, Any]:
         "Pipeline",
         __base__=Section,
         __doc__="What to build, and where to publish it.",
-        image=(ImageSection, Field(description="What the image is called everywhere.")),
+        image=(ImageSection, Field(description="Name, version and tags of the image.")),
         build=(Recipe, Field(description="What goes into the disk.")),
         targets=(targets, Field(description="Where to publish: at least one cloud.")),
         release=(

@@ -77,7 +77,7 @@ def test_a_pipeline_gives_the_spec_of_every_provider(loading: Loader) -> None:
 def test_a_pipeline_is_frozen(loading: Loader) -> None:
     pipeline = loading(GOOD)
     with pytest.raises(ValidationError):
-        pipeline.image.name = "other"  # type: ignore[misc]
+        pipeline.image.name = "other"
     with pytest.raises(dataclasses.FrozenInstanceError):
         pipeline.path = Path("/")  # type: ignore[misc]
 

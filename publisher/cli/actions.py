@@ -1,0 +1,142 @@
+"""What run, plan, migrate and schema do: load, choose, hand to the engine, show."""
+
+from __future__ import annotations
+
+import contextlib
+import json as jsons
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from publisher.cli.screen import screen
+from publisher.cli.signals import cancelling
+from publisher.cli.words import chosen
+from publisher.pipeline import Pipeline, load, load_options, validate
+from publisher.provider import Emulated, Provider
+
+
+def sandbox_defaults(kind: type[Provider]) -> Mapping[str, object]:
+    """Required options that fit a stand-in."""
+    return kind.sandbox_options() if isinstance(kind, Emulated) else {}
+
+
+def _load(file: Path, settings: Sequence[str], sandbox: bool) -> Pipeline:
+    if sandbox:
+        return load(file, settings=settings, environ=os.environ, defaults=sandbox_defaults)
+    return load(file, settings=settings, environ=os.environ)
+
+
+@contextlib.contextmanager
+def _clouds(names: Sequence[str], state: Path, *, sandbox: bool) -> Iterator[None]:
+    """The clouds as the environment has them, or their stand-ins."""
+    if not sandbox:
+        yield
+        return
+    from publisher.sandbox import Sandboxes
+
+    with Sandboxes(names, state):
+        yield
+
+
+def run(
+    file: Path,
+    *,
+    settings: Sequence[str],
+    only: str,
+    sandbox: bool,
+    state: Path,
+    json: bool,
+    plain: bool,
+) -> None:
+    import publisher.plan
+
+    pipeline = _load(file, settings, sandbox)
+    names = chosen(only, list(pipeline.targets), "target") or list(pipeline.targets)
+    validate(pipeline, names)
+    drawn = publisher.plan.plan(pipeline, names)
+    _execute(drawn, names, state, sandbox=sandbox, json=json, plain=plain)
+
+
+def _execute(
+    drawn: Any, names: Sequence[str], state: Path, *, sandbox: bool, json: bool, plain: bool
+) -> None:
+    import publisher.run
+
+    with (
+        cancelling() as cancellation,
+        _clouds(names, state, sandbox=sandbox),
+        screen(json=json, plain=plain) as sink,
+    ):
+        publisher.run.run(drawn, state=state, sink=sink, cancellation=cancellation)
+
+
+def plan(
+    file: Path, *, settings: Sequence[str], only: str, sandbox: bool, state: Path, json: bool
+) -> None:
+    import publisher.plan
+    import publisher.run
+    from publisher.cli import tables
+
+    pipeline = _load(file, settings, sandbox)
+    names = chosen(only, list(pipeline.targets), "target") or list(pipeline.targets)
+    validate(pipeline, names)
+    drawn = publisher.plan.plan(pipeline, names)
+    previews = publisher.run.preview(drawn, state=state)
+    if json:
+        steps = [
+            {
+                "step": p.step.id,
+                "kind": p.step.kind,
+                "lane": p.step.lane,
+                "key": p.step.key,
+                "action": p.action,
+                "reason": p.reason,
+            }
+            for p in previews
+        ]
+        document = {
+            "title": drawn.title,
+            "name": drawn.name,
+            "version": drawn.version,
+            "steps": steps,
+        }
+        print(jsons.dumps(document, indent=2))  # noqa: T201
+        return
+    tables.write_plan(drawn.title, [(p.step.id, p.action, p.reason) for p in previews])
+
+
+def migrate(
+    source: str,
+    targets: Sequence[str],
+    *,
+    name: str,
+    version: str,
+    pipeline: Path | None,
+    settings: Sequence[str],
+    sandbox: bool,
+    state: Path,
+    json: bool,
+    plain: bool,
+) -> None:
+    import publisher.migrate
+    from publisher import provider
+
+    given = load_options(pipeline, settings=settings, environ=os.environ)
+    named = dict.fromkeys(text.partition(":")[0] for text in (source, *targets))
+    clouds = [cloud for cloud in named if cloud in provider.names()]
+    if sandbox:
+        given = {
+            cloud: {**sandbox_defaults(provider.load(cloud)), **given.get(cloud, {})}
+            for cloud in {*clouds, *given}
+        }
+    drawn = publisher.migrate.plan_migration(
+        source, targets, name=name or None, version=version or None, options=given
+    )
+    _execute(drawn, clouds, state, sandbox=sandbox, json=json, plain=plain)
+
+
+def schema() -> None:
+    from publisher.schema import schema
+
+    print(jsons.dumps(schema(), indent=2))  # noqa: T201
