@@ -1,0 +1,59 @@
+"""The samples under pipelines/ load, pass every cloud's rules, and give a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from publisher.cli.actions import sandbox_defaults
+from publisher.errors import PipelineError
+from publisher.pipeline import load, validate
+from publisher.plan import plan
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+SAMPLES = sorted(PIPELINES.glob("*.toml"))
+ENVIRONMENT = {
+    "AZURE_SUBSCRIPTION_ID": "11111111-2222-4333-8444-555555555555",
+    "COMMIT": "0a1b2c3",
+    "GOOGLE_CLOUD_PROJECT": "example-project",
+    "PUBLISH_BUCKET": "example-bucket",
+    "VERSION": "1.4.0",
+}
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_a_sample_gives_a_plan_that_verifies_each_target_before_any_release(sample: Path) -> None:
+    pipeline = load(sample, environ=ENVIRONMENT)
+    validate(pipeline)
+    steps = plan(pipeline).steps
+    for target in pipeline.targets:
+        kinds = [step.kind for step in steps if step.lane == target]
+        assert {"upload", "register", "verify", "release"} <= set(kinds)
+    order = [step.kind for step in steps]
+    assert max(i for i, kind in enumerate(order) if kind == "verify") < order.index("release")
+
+
+def test_the_demo_needs_no_variable_in_the_sandbox() -> None:
+    pipeline = load(PIPELINES / "demo.toml", environ={}, defaults=sandbox_defaults)
+    validate(pipeline)
+    assert list(pipeline.targets) == ["aws", "gcp", "azure"]
+
+
+def test_the_ci_sample_without_its_version_says_which_variable_is_missing() -> None:
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "VERSION"}
+    with pytest.raises(PipelineError, match="VERSION") as caught:
+        load(PIPELINES / "ci.toml", environ=environment)
+    assert caught.value.key == "image.version"
+
+
+def test_a_setting_from_the_command_line_goes_over_the_file() -> None:
+    settings = ["release.audience=public"]
+    pipeline = load(PIPELINES / "ci.toml", environ=ENVIRONMENT, settings=settings)
+    assert pipeline.audience("aws").kind == "public"
+
+
+def test_each_file_beside_the_samples_is_used_by_one() -> None:
+    text = "".join(sample.read_text() for sample in SAMPLES)
+    for path in (PIPELINES / "files").iterdir():
+        assert f'"files/{path.name}"' in text
