@@ -26,7 +26,7 @@ lint: .venv/.dev
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/lint-imports
-	$(bin)/zizmor --offline --quiet --no-progress .github/workflows
+	$(bin)/zizmor --offline --quiet --no-progress .github
 
 types: .venv/.dev
 	$(bin)/mypy
