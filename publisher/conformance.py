@@ -167,8 +167,9 @@ class ProviderContract:
     # -- fixtures
 
     @pytest.fixture(scope="class")
-    def disk(self, tmp_path_factory: pytest.TempPathFactory) -> Disk:
-        size = self.size or max(64 * MIB, self.provider.traits.size_multiple)
+    @classmethod
+    def disk(cls, tmp_path_factory: pytest.TempPathFactory) -> Disk:
+        size = cls.size or max(64 * MIB, cls.provider.traits.size_multiple)
         return make_disk(tmp_path_factory.mktemp("disk") / "disk.raw", size)
 
     @contextlib.contextmanager
