@@ -1,1 +1,1 @@
-"""."""
+"""The clouds: one folder each, the same files in every one."""
