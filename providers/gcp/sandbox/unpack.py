@@ -37,6 +37,7 @@ class Gunzip:
         self._ready = b""
 
     def read(self, size: int, /) -> bytes:
+        from isal import isal_zlib
 
         while not self._ready:
             if self._inflate.eof:

@@ -1,0 +1,194 @@
+"""The [targets.gcp] section, and Google Cloud's rules for names and labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+
+from publisher.model import GIB, Finding, Severity, Spec
+from publisher.provider import Options
+
+NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
+"""RFC 1035: https://cloud.google.com/compute/docs/naming-resources"""
+LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+LABEL_VALUE_MOST = 63
+LABELS_MOST = 64
+"""https://cloud.google.com/compute/docs/labeling-resources#requirements"""
+GLOBAL = "global"
+
+Feature: TypeAlias = Literal[
+    "BARE_METAL_LINUX_COMPATIBLE",
+    "CCA_CAPABLE",
+    "GVNIC",
+    "IDPF",
+    "MULTI_IP_SUBNET",
+    "SECURE_BOOT",
+    "SEV_CAPABLE",
+    "SEV_LIVE_MIGRATABLE",
+    "SEV_LIVE_MIGRATABLE_V2",
+    "SEV_SNP_CAPABLE",
+    "SNP_SVSM_CAPABLE",
+    "SUSPEND_RESUME_COMPATIBLE",
+    "TDX_CAPABLE",
+    "UEFI_COMPATIBLE",
+    "VIRTIO_SCSI_MULTIQUEUE",
+    "WINDOWS",
+]
+
+
+class GcpOptions(Options):
+    """Options of the target `gcp`."""
+
+    project: str = Field(
+        description="Id of the project that owns the image.",
+        pattern=r"^(?:[a-z][a-z0-9.-]*:)?[a-z][-a-z0-9]{4,28}[a-z0-9]$",
+    )
+    bucket: str = Field(
+        description="Cloud Storage bucket for the bytes on their way; it stays empty afterwards.",
+        pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$",
+    )
+    family: str | None = Field(
+        None,
+        description="Image family; it resolves to its newest image.",
+        pattern=r"^[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?$",
+    )
+    labels: Mapping[str, str] = Field(
+        default_factory=dict, description="Labels of the image, besides [image] tags."
+    )
+    storage_locations: tuple[str, ...] = Field(
+        (),
+        description='Where Google keeps the image: one multi-region or region, such as "eu".',
+        max_length=1,
+    )
+    guest_os_features: tuple[Feature, ...] | None = Field(
+        None,
+        description="Guest OS features; without them, those that follow from the firmware, with "
+        "GVNIC and VIRTIO_SCSI_MULTIQUEUE.",
+    )
+    licenses: tuple[str, ...] = Field((), description="URLs of licenses to attach to the image.")
+    kms_key: str | None = Field(
+        None,
+        description="Cloud KMS key that encrypts the image: "
+        "projects/…/locations/…/keyRings/…/cryptoKeys/….",
+        pattern=r"^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+(/.*)?$",
+    )
+    verify: Literal["read-back", "attributes"] = Field(
+        "read-back",
+        description="read-back: a short-lived machine reads the image's bytes back. attributes: "
+        "compare what the API tells, and trust the checksums of the upload.",
+    )
+    zone: str = Field(
+        "us-central1-a",
+        description="Zone of the short-lived machine that reads images.",
+        pattern=r"^[a-z]+-[a-z]+[0-9]-[a-z]$",
+    )
+    worker_machine_type: str = Field(
+        "e2-standard-4", description="Machine type of the short-lived machine."
+    )
+    worker_image: str = Field(
+        "projects/debian-cloud/global/images/family/debian-12",
+        description="Image of the short-lived machine: a Linux with Python 3 that runs "
+        "startup scripts.",
+        pattern=r"^projects/[^/]+/global/images/(family/)?[^/]+$",
+    )
+    worker_network: str = Field(
+        "global/networks/default", description="Network of the short-lived machine."
+    )
+    worker_subnetwork: str | None = Field(
+        None, description="Subnetwork of the short-lived machine, where the network needs one."
+    )
+    worker_external_ip: bool = Field(
+        True,
+        description="Give the short-lived machine an external address. Without one, the "
+        "subnetwork needs Private Google Access.",
+    )
+
+    def locations(self) -> tuple[str, ...]:
+        """Images are global."""
+        return (GLOBAL,)
+
+    def fill(self, spec: Spec) -> str:
+        """As in Options; what is filled in is brought into RFC 1035's alphabet
+        (1.2.3 becomes 1-2-3), the template itself is not touched."""
+        plain = dataclasses.replace(spec, name=_dashed(spec.name), version=_dashed(spec.version))
+        return super().fill(plain).replace(spec.arch, _dashed(spec.arch))
+
+
+def _dashed(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def features(options: GcpOptions, spec: Spec) -> tuple[str, ...]:
+    """The guest OS features to declare. Google's ARM machines boot by UEFI only."""
+    if options.guest_os_features is not None:
+        return options.guest_os_features
+    uefi = "uefi" in spec.firmware or spec.arch == "aarch64"
+    return (*(["UEFI_COMPATIBLE"] if uefi else []), "GVNIC", "VIRTIO_SCSI_MULTIQUEUE")
+
+
+def architecture(spec: Spec) -> str:
+    return "ARM64" if spec.arch == "aarch64" else "X86_64"
+
+
+def label(text: str) -> str:
+    """A user's text as a label key or value: lower case, other characters as dashes."""
+    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:LABEL_VALUE_MOST]
+
+
+def problems(options: GcpOptions, spec: Spec) -> Iterator[Finding]:
+    """What Google Cloud would refuse, without asking it."""
+
+    def error(rule: str, evidence: str, fix: str, key: str) -> Finding:
+        return Finding(rule, Severity.ERROR, evidence, fix, key)
+
+    name = options.fill(spec)
+    if not NAME.fullmatch(name):
+        yield error(
+            "gcp.name",
+            f"{name!r} is no name for an image",
+            "1 to 63 lower-case letters, digits and dashes, starting with a letter and "
+            "ending without a dash",
+            "name",
+        )
+    if spec.size % GIB:
+        yield error(
+            "gcp.size",
+            f"the disk has {spec.size} bytes, not a whole number of GiB",
+            "choose a build.size in whole GiB",
+            "build.size",
+        )
+    uefi = "UEFI_COMPATIBLE" in features(options, spec)
+    if spec.arch == "aarch64" and spec.firmware == "bios":
+        yield error("gcp.firmware", "ARM machines boot by UEFI only", "use uefi", "build.firmware")
+    elif spec.firmware == "uefi" and not uefi:
+        yield error(
+            "gcp.features",
+            "the disk boots by UEFI only and UEFI_COMPATIBLE is not declared",
+            "add UEFI_COMPATIBLE",
+            "guest_os_features",
+        )
+    for key, value in options.labels.items():
+        if not LABEL_KEY.fullmatch(key) or label(value) != value:
+            yield error(
+                "gcp.label",
+                f"{key}={value!r} is no label",
+                "up to 63 lower-case letters, digits, dashes and underscores; keys start "
+                "with a letter",
+                f"labels.{key}",
+            )
+    for key, value in spec.tags.items():
+        if label(key) != key or label(value) != value:
+            yield Finding(
+                "gcp.tag",
+                Severity.NOTE,
+                f"the tag {key}={value} becomes the label {label(key)}={label(value)}",
+                "labels hold lower-case letters, digits, dashes and underscores only",
+            )
+        if not LABEL_KEY.fullmatch(label(key)):
+            yield error(
+                "gcp.tag", f"the tag {key!r} is no label", "start it with a letter", "image.tags"
+            )
