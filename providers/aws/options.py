@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from publisher.errors import UsageError
 from publisher.model import GIB, Arch, Firmware, Image, Query, Spec
 from publisher.provider import Options
 
@@ -95,6 +96,19 @@ class AwsOptions(Options):
 
     def locations(self) -> tuple[str, ...]:
         return self.regions
+
+    @classmethod
+    def from_target(cls, text: str) -> Mapping[str, object]:
+        return {"regions": text.split(",")}
+
+    @classmethod
+    def from_reference(cls, text: str) -> Mapping[str, object]:
+        region, slash, image = text.partition("/")
+        if not (slash and image):
+            raise UsageError(
+                f"aws:{text} names no image", hint="write aws:REGION/AMI, aws:us-east-1/ami-0123"
+            )
+        return {"regions": [region]}
 
 
 def name_fault(name: str) -> str:
