@@ -53,7 +53,7 @@ def run(file: Path | None, *, settings: Sequence[str], fix: bool, json: bool) ->
         lines = [{k: v for k, v in asdict(check).items() if k != "error"} for check in checks]
         print(jsons.dumps(lines, indent=2))  # noqa: T201
     else:
-        write_table(("check", "state", "detail"), [(c.subject, c.state, c.detail) for c in checks])
+        write_table(("state", "check"), [(c.state, f"{c.subject}: {c.detail}") for c in checks])
     for check in checks:
         if check.error is not None:
             raise check.error

@@ -43,7 +43,10 @@ def draw(board: Board, now: float, width: int, height: int, glyphs: Glyphs) -> T
     name_width = max((cell_len(lane.name) for lane in lanes), default=0)
     step_width = max((len(lane.label(s)) for lane in lanes for s in lane.steps), default=0)
     rows: list[Text] = [_header(board, width)]
-    details = height - 2 - len(lanes)
+    spare = height - 2 - len(lanes)
+    if spare > len(lanes):
+        rows.insert(0, Text())
+    details = spare - len(rows) + 1
     for lane in lanes:
         rows.append(_lane(lane, now, width, name_width, min(step_width, 18), glyphs))
         detail = _detail(lane, glyphs)
@@ -174,9 +177,10 @@ def _detail(lane: Lane, glyphs: Glyphs) -> Text | None:
         return None
     if state.trouble:
         return Text(f"   {encodable(state.trouble, glyphs.encoding)}", style="yellow", no_wrap=True)
-    words = state.line or (state.phase if state.total else "")
-    if not words:
+    if state.line:
+        words = f"{glyphs.output} {state.line}"
+    elif state.total and state.phase:
+        words = state.phase
+    else:
         return None
-    return Text(
-        f"   {glyphs.output} {encodable(words, glyphs.encoding)}", style="dim", no_wrap=True
-    )
+    return Text(f"   {encodable(words, glyphs.encoding)}", style="dim", no_wrap=True)

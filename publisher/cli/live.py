@@ -52,6 +52,7 @@ class LiveConsole:
             redirect_stderr=False,
         )
         self._running = False
+        self._width = 0
 
     def __call__(self, event: events.Event) -> None:
         # rich draws under its own lock and calls _draw, which takes ours: so
@@ -61,6 +62,7 @@ class LiveConsole:
             lines = self._lines(event)
         if isinstance(event, events.RunStarted) and not self._running:
             self._running = True
+            self._width = max((len(step) for step, _ in event.steps), default=0)
             self._live.start()
         if isinstance(event, events.RunFinished):
             self.close()
@@ -79,11 +81,14 @@ class LiveConsole:
             width, height = self._console.size
             return draw(self._board, self._clock(), width, height, self._glyphs)
 
-    def _text(self, mark: str, step: str, rest: str, style: str) -> Text:
+    def _text(self, mark: str, style: str, step: str, *parts: str) -> Text:
+        """A line that stays: its mark in colour, the step, what it took, and in dim the rest."""
         encoding = self._console.encoding
-        line = Text(encodable(mark, encoding), style=style)
-        line.append(f" {step}", style="bold" if "red" in style else "")
-        return line.append(f"  {encodable(rest, encoding)}", style="dim" if not style else "")
+        line = Text.assemble((encodable(mark, encoding), style), f" {step:<{self._width}}")
+        for number, part in enumerate(parts):
+            line.append(f"  {encodable(part, encoding)}", style="dim" if number else "")
+        line.rstrip()
+        return line
 
     def _lines(self, event: events.Event) -> list[Text]:
         """What stays on the screen of an event."""
@@ -93,15 +98,14 @@ class LiveConsole:
                 tail.append(clean(event.line))
             case events.StepRetry():
                 text = retry_text(event).removeprefix("↻ ")
-                return [self._text("↻", event.step, text, "yellow")]
+                return [self._text("↻", "yellow", event.step, text)]
             case events.StepFinding() if event.finding.severity is not Severity.NOTE:
                 style = "red" if event.finding.severity is Severity.ERROR else "yellow"
-                return [self._text("•", event.step, describe(event), style)]
+                return [self._text("•", style, event.step, describe(event))]
             case events.StepFinished():
                 self._tails.pop(event.step, None)
-                text = show_seconds(event.seconds)
-                text += f"  {clean(event.summary)}" if event.summary else ""
-                return [self._text("✓", event.step, text, "green")]
+                took = f"{show_seconds(event.seconds):>12}"
+                return [self._text("✓", "green", event.step, took, clean(event.summary))]
             case events.StepFailed():
                 shown = describe(event).removeprefix("✗ ")
                 tail = self._tails.pop(event.step, deque())
@@ -110,7 +114,7 @@ class LiveConsole:
                     for line in tail
                     if line and line not in event.error
                 ]
-                return [*said, self._text("✗", event.step, shown, "red")]
+                return [*said, self._text("✗", "bold red", event.step, shown)]
             case events.Note() if event.level != "debug":
                 return [Text(clean(event.text), style=_NOTE_STYLES[event.level])]
         return []
@@ -123,9 +127,8 @@ class LiveConsole:
             self._out.flush()
             return
         console = Console(file=self._out, highlight=False, emoji=False)
-        headline = Text("\n✓ ", style="bold green").append(lines[0], style="bold")
-        if console.encoding.lower().replace("-", "") != "utf8":
-            headline = Text(f"\n{lines[0]}", style="bold green")
+        mark = "✓ " if encodable("✓", self._out.encoding) == "✓" else ""
+        headline = Text.assemble("\n", (mark, "bold green"), (lines[0], "bold"))
         console.print(headline, soft_wrap=True)
         for line in lines[1:]:
             style = "dim" if line.startswith("manifest: ") else "cyan"

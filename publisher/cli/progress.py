@@ -96,6 +96,7 @@ class Board:
                     self.lane(name).steps.append(step)
             case events.StepReused():
                 lane = self.lane(event.lane)
+                lane.running.pop(event.step, None)
                 lane.ended.add(event.step)
                 lane.reused.add(event.step)
             case events.StepFinished() | events.StepFailed():
@@ -109,6 +110,7 @@ class Board:
                 else:
                     lane.summary = event.summary or lane.summary
             case events.StepStarted():
+                self.lane(event.lane).running.pop(event.step, None)
                 self.state(event.step, event.lane)
             case events.StepPhase():
                 state = self.state(event.step, event.lane)

@@ -30,14 +30,14 @@ def _leave(reason: str) -> None:
 def cancelling() -> Iterator[Cancellation]:
     """A cancellation that the signals set. Afterwards they do what they did before."""
     cancellation = Cancellation()
+    watchdog = threading.Timer(
+        GRACE, _leave, ["stopped hard after 5 s; run the same command again to continue"]
+    )
+    watchdog.daemon = True
 
     def cancel(_signal: int, _frame: FrameType | None) -> None:
         if cancellation.cancelled:
             _leave("stopped at once; run the same command again to continue")
-        watchdog = threading.Timer(
-            GRACE, _leave, ["stopped hard after 5 s; run the same command again to continue"]
-        )
-        watchdog.daemon = True
         watchdog.start()
         cancellation.cancel()
 
@@ -45,5 +45,6 @@ def cancelling() -> Iterator[Cancellation]:
     try:
         yield cancellation
     finally:
+        watchdog.cancel()
         for name, handler in before.items():
             signal.signal(name, handler)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 
-from rich.box import Box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from publisher.cli.text import clean, encodable
@@ -20,7 +20,7 @@ _STYLES = {
     "missing": "bold red",
     "warning": "yellow",
 }
-_LINES = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+_LEAST_LAST_COLUMN = 20
 
 
 def console() -> Console:
@@ -39,18 +39,21 @@ def write(line: str = "", style: str = "") -> None:
 def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Left-aligned columns. Only the last one is wrapped where there is no room."""
     screen = console()
-    table = Table(box=_LINES, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, heading in enumerate(headings):
-        last = index == len(headings) - 1
-        table.add_column(heading, no_wrap=not last, overflow="fold")
-    for row in rows:
-        cells = [encodable(clean(cell), screen.encoding) for cell in row]
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
-    lines = screen.render_lines(table, pad=False)
-    for line in lines:
-        text = Text.assemble(*((s.text, s.style or "") for s in line))
-        text.rstrip()
-        screen.print(text, soft_wrap=True)
+    cells = [[encodable(clean(cell), screen.encoding) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)][:-1]
+    start = sum(widths) + 2 * len(widths)
+    room = max(screen.width - start, _LEAST_LAST_COLUMN)
+    for style, row in [("bold", list(headings)), *(("", row) for row in cells)]:
+        line = Text()
+        for cell, width in zip(row, widths, strict=False):
+            line.append(cell, style=style or _STYLES.get(cell, ""))
+            line.append(" " * (width - cell_len(cell) + 2))
+        for number, part in enumerate(wrap(row[-1], room) or [""]):
+            if number:
+                line.append("\n" + " " * start)
+            line.append(part, style=style or _STYLES.get(part, ""))
+        line.rstrip()
+        screen.print(line, soft_wrap=True)
 
 
 def write_plan(title: str, steps: Sequence[tuple[str, str, str]]) -> None:

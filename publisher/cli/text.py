@@ -65,10 +65,9 @@ def show_clock(seconds: float) -> str:
 
 def encodable(text: str, encoding: str | None) -> str:
     """The text with what the stream cannot show written in ASCII, so that
-    printing never fails."""
-    name = encoding or "ascii"
+    printing never fails. A stream without an encoding takes everything."""
     try:
-        text.encode(name)
+        text.encode(encoding or "utf-8")
     except (UnicodeEncodeError, LookupError):
         for fancy, plain in _PLAIN.items():
             text = text.replace(fancy, plain)
@@ -78,7 +77,7 @@ def encodable(text: str, encoding: str | None) -> str:
 
 _PLAIN = {
     "✓": "ok",
-    "✗": "FAILED",
+    "✗": "x",
     "↻": "retry",
     "…": "...",
     "▶": ">",

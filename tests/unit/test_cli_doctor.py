@@ -1,0 +1,185 @@
+"""`publish doctor`: what it reports, what stands in the way, what --fix does."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from publisher.cli import packages
+from publisher.errors import HostError
+from publisher.vm import accelerator, host
+from publisher.vm.accelerator import Accelerator
+from publisher.vm.host import Requirement
+from tests.unit.cli_fakes import Command
+
+
+@pytest.fixture
+def publish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    return Command(tmp_path, monkeypatch, capsys)
+
+
+class Host:
+    """A machine with some packages installed; root runs here, or a user."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *installed: str) -> None:
+        self.installed = set(installed)
+        self.ran: list[str] = []
+        self.fails: set[str] = set()
+        self.commands = {"apt-get", "sudo"}
+        monkeypatch.setattr(host, "requirements", self.requirements)
+        monkeypatch.setattr(
+            accelerator, "probe", lambda _: Accelerator("kvm", "KVM runs guests here", ())
+        )
+        monkeypatch.setattr(packages, "_run", self.run)
+        monkeypatch.setattr(packages, "which", lambda name: name if name in self.commands else None)
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+    def requirements(self, _arch: str) -> Sequence[Requirement]:
+        return [
+            Requirement("ssh", "runs steps", "openssh-client", "openssh-client" in self.installed),
+            Requirement("mcopy", "fills the ESP", "mtools", "mtools" in self.installed),
+            Requirement("mformat", "makes the ESP", "mtools", "mtools" in self.installed),
+        ]
+
+    def run(self, argv: Sequence[str], *, quiet: bool = False) -> int:
+        line = " ".join(argv)
+        self.ran.append(line)
+        if any(word in line for word in self.fails):
+            return 100
+        if "install" in argv:
+            self.installed.update(argv)
+        return 0
+
+
+def test_a_good_machine_is_told_so(publish: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    Host(monkeypatch, "openssh-client", "mtools")
+    assert publish("doctor").code == 0
+    assert publish.out.splitlines() == [
+        "state    check",
+        "ok       ssh: runs steps",
+        "ok       mcopy: fills the ESP",
+        "ok       mformat: makes the ESP",
+        "ok       accelerator: KVM runs guests here",
+        "unknown  cirrus: not checked, needs project: run publish doctor FILE with a pipeline file",
+        "missing  nimbus: no credentials found (log in)",
+    ]
+
+
+def test_what_is_missing_ends_with_4_and_the_command_to_type(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Host(monkeypatch, "openssh-client")
+    assert publish("doctor").code == 4
+    assert "missing  mcopy: fills the ESP; Debian package mtools\n" in publish.out
+    assert publish.err == (
+        "error: this machine lacks mcopy, mformat\n"
+        "  hint: run publish doctor --fix, or: apt-get install mtools\n"
+    )
+
+
+def test_the_credentials_of_a_pipelines_clouds_stand_in_the_way(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Host(monkeypatch, "openssh-client", "mtools")
+    assert publish("doctor", str(publish.file)).code == 8
+    assert "ok       cirrus: credentials work\n" in publish.out
+    assert publish.err == "error: nimbus: no credentials found\n  hint: log in\n"
+
+
+def test_an_accelerator_that_emulates_is_a_warning(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Host(monkeypatch, "openssh-client", "mtools")
+    slow = Accelerator("tcg", "there is no /dev/kvm: slowly", ())
+    monkeypatch.setattr(accelerator, "probe", lambda _: slow)
+    assert publish("doctor").code == 0
+    assert "warning  accelerator: there is no /dev/kvm: slowly\n" in publish.out
+
+
+def test_the_accelerator_is_unknown_without_qemu(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Host(monkeypatch, "openssh-client", "mtools")
+
+    def probe(_: str) -> Accelerator:
+        raise HostError("qemu-system-x86_64 is not installed")
+
+    monkeypatch.setattr(accelerator, "probe", probe)
+    publish("doctor")
+    assert "unknown  accelerator: qemu-system-x86_64 is not installed\n" in publish.out
+
+
+def test_doctor_as_json(publish: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    Host(monkeypatch, "openssh-client", "mtools")
+    assert json.loads(publish("doctor", "--json").out)[0] == {
+        "subject": "ssh",
+        "state": "ok",
+        "detail": "runs steps",
+    }
+
+
+def test_fix_installs_what_is_missing(publish: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Host(monkeypatch)
+    assert publish("doctor", "--fix").code == 0
+    apt = "env DEBIAN_FRONTEND=noninteractive apt-get -q -y"
+    assert machine.ran == [
+        f"{apt} update",
+        f"{apt} install --no-install-recommends mtools openssh-client",
+    ]
+
+
+def test_fix_has_nothing_to_do_on_a_good_machine(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Host(monkeypatch, "openssh-client", "mtools")
+    publish("doctor", "--fix")
+    assert machine.ran == []
+
+
+def test_fix_goes_through_sudo_when_it_asks_nothing(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Host(monkeypatch, "openssh-client")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert publish("doctor", "--fix").code == 0
+    assert machine.ran[0] == "sudo -n true"
+    assert all(line.startswith("sudo -n ") for line in machine.ran)
+
+
+@pytest.mark.parametrize("lacks", ["sudo", ""])
+def test_fix_says_the_command_when_it_may_not_install(
+    publish: Command, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    machine = Host(monkeypatch, "openssh-client")
+    machine.commands.discard(lacks)
+    machine.fails.add("sudo -n true")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert publish("doctor", "--fix").code == 4
+    assert publish.err == (
+        "error: installing packages needs root, and sudo wants a password\n"
+        "  hint: run: sudo apt-get install mtools\n"
+    )
+
+
+def test_fix_needs_apt(publish: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    Host(monkeypatch, "openssh-client").commands.clear()
+    assert publish("doctor", "--fix").code == 4
+    assert publish.err == (
+        "error: this machine has no apt-get\n  hint: install by other means: mtools\n"
+    )
+
+
+def test_an_installation_that_fails_is_an_error(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Host(monkeypatch, "openssh-client").fails.add("install ")
+    assert publish("doctor", "--fix").code == 4
+    assert publish.err == (
+        "error: apt-get install ended with status 100\n  hint: run: apt-get install mtools\n"
+    )
