@@ -29,7 +29,10 @@ PROVIDER = "gcp"
 TIMEOUT = (5.0, 60.0)
 """Seconds to connect and between bytes."""
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-LOGIN = "set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run `gcloud auth application-default login`"
+LOGIN = (
+    "set GOOGLE_APPLICATION_CREDENTIALS to a key file, "
+    "or run: gcloud auth application-default login"
+)
 TRANSIENT = frozenset(
     {
         "rateLimitExceeded",

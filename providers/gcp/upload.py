@@ -9,6 +9,7 @@ one, on any machine, and no session address (a capability) is ever stored.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -100,7 +101,7 @@ def remove(bucket: Bucket, image: str, digest: str, task: Task) -> None:
 def clear(bucket: Bucket, prefix: str, task: Task) -> None:
     for found in task.retry(lambda: bucket.list(prefix)):
         name = str(found["name"])
-        task.retry(lambda name=name: bucket.delete(name))  # type: ignore[misc]
+        task.retry(functools.partial(bucket.delete, name))
 
 
 def send(
@@ -217,18 +218,7 @@ def _stream(bucket: Bucket, name: str, prefix: str, disk: Disk, spec: Spec, task
     task.progress(archive.tar_size, archive.tar_size)
     task.phase("composing the object")
     ordered = [parts[index] for index in sorted(parts)]
-    level = 0
-    while len(ordered) > COMPOSE_MOST:
-        level += 1
-        groups = [ordered[i : i + COMPOSE_MOST] for i in range(0, len(ordered), COMPOSE_MOST)]
-        ordered = [
-            task.retry(
-                lambda group=group, at=at: bucket.compose(  # type: ignore[misc]
-                    f"{prefix}join-{level}-{at:06d}", group, {"metadata": labels}, new=False
-                )
-            )
-            for at, group in enumerate(groups)
-        ]
+    ordered = _join(bucket, prefix, ordered, labels, task)
     resource = {
         "contentType": "application/gzip",
         "metadata": {**labels, "crc32c": archive.crc32c, "sha256": disk.sha256},
@@ -247,3 +237,24 @@ def _stream(bucket: Bucket, name: str, prefix: str, disk: Disk, spec: Spec, task
     if (made["crc32c"], made["size"]) != (archive.crc32c, str(archive.size)):
         raise _damaged(bucket, name, task)
     return made
+
+
+def _join(
+    bucket: Bucket, prefix: str, parts: list[Resource], labels: dict[str, str], task: Task
+) -> list[Resource]:
+    """At most 32 objects that hold the parts in order: what one compose takes."""
+    level = 0
+    while len(parts) > COMPOSE_MOST:
+        level += 1
+        joined = []
+        for at in range(0, len(parts), COMPOSE_MOST):
+            compose = functools.partial(
+                bucket.compose,
+                f"{prefix}join-{level}-{at:06d}",
+                parts[at : at + COMPOSE_MOST],
+                {"metadata": labels},
+                new=False,
+            )
+            joined.append(task.retry(compose))
+        parts = joined
+    return parts

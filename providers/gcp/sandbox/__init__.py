@@ -49,9 +49,12 @@ class GcpSandbox:
     def environment(self) -> Mapping[str, str]:
         running = self._now()
         url = running.server.url
+        from providers.gcp.sandbox import identity
+
         return {
             "GOOGLE_APPLICATION_CREDENTIALS": str(running.key_file),
             "GOOGLE_CLOUD_PROJECT": PROJECT,
+            "GOOGLE_CLOUD_UNIVERSE_DOMAIN": identity.UNIVERSE,
             "CLOUDSDK_CORE_PROJECT": PROJECT,
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{url}/compute/v1/",
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{url}/storage/v1/",

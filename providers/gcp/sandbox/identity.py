@@ -13,7 +13,12 @@ from urllib.parse import parse_qs
 from providers.gcp.sandbox.web import Answer, Refused, Request
 
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+AUDIENCE = "https://oauth2.googleapis.com/token"
+"""What Google's clients name as audience, whatever the address of the token endpoint is."""
 LIFETIME = 3600
+UNIVERSE = "sandbox.invalid"
+"""The stand-in is a universe of its own: for the default one google-auth would ask
+iamcredentials.googleapis.com where the account may be used from."""
 SCOPES = ("cloud-platform", "devstorage", "compute")
 
 
@@ -57,6 +62,7 @@ class Identity:
             "client_email": self.email,
             "client_id": "100000000000000000001",
             "token_uri": self.token_uri,
+            "universe_domain": UNIVERSE,
         }
         partial = self._file.with_suffix(".partial")
         partial.unlink(missing_ok=True)
@@ -92,7 +98,7 @@ class Identity:
             claims = self._claims(form.get("assertion", [""])[0])
         except Refused:
             claims = {}
-        if claims.get("aud") != self.token_uri:
+        if claims.get("aud") not in (self.token_uri, AUDIENCE):
             body = {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
             return Answer(body, 400)
         if not any(scope in str(claims.get("scope")) for scope in SCOPES):

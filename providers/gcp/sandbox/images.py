@@ -19,7 +19,7 @@ from publisher.emulation import Faults
 SOURCES = ("rawDisk", "sourceDisk", "sourceImage", "sourceSnapshot")
 LOCATIONS = ("us", "eu", "asia", "us-central1", "us-east1", "europe-west1", "asia-east1")
 FAMILY = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
-OBJECT = re.compile(r"(?:https://(?:www\.)?storage\.googleapis\.com|gs:/)/([^/]+)/(.+)")
+OBJECT = re.compile(r"https://(?:www\.)?storage\.googleapis\.com/([^/]+)/(.+)")
 WORKER = "debian-12"
 """A public image of the project debian-cloud, as workers boot it."""
 
