@@ -4,69 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from publisher.errors import PipelineError
-from publisher.model import GIB, MIB, Firmware
+from publisher.model import Firmware
+from publisher.section import Section, Size
+from publisher.sources import Command, Debian, Disk, Source
 
-_UNITS = {"": 1, "B": 1, "KIB": 1024, "MIB": MIB, "GIB": GIB, "TIB": 1024 * GIB}
-
-
-def parse_size(value: object) -> object:
-    """A text such as 10GiB, or a number of bytes, as bytes."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", value)
-    if not match or match[2].upper() not in _UNITS:
-        raise ValueError('write a size such as "10GiB" or "2048MiB"')
-    return int(match[1]) * _UNITS[match[2].upper()]
-
-
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size, json_schema_input_type=str | int),
-    Field(ge=MIB, multiple_of=MIB),
+__all__ = [
+    "BuildStep",
+    "Command",
+    "Copy",
+    "Debian",
+    "Disk",
+    "Recipe",
+    "Script",
+    "Section",
+    "Source",
+    "describe",
+    "digest_tree",
+    "fingerprint",
+    "local_file",
 ]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Debian(Section):
-    """Source `debian`: a fresh installation from Debian's packages."""
-
-    suite: str = Field("bookworm", description="Debian suite, such as bookworm.")
-    mirror: str | None = Field(
-        None, description="URL of a Debian mirror; without it, the one that mmdebstrap uses itself."
-    )
-    components: tuple[str, ...] = Field(("main",), description="Archive components.")
-    packages: tuple[str, ...] = Field((), description="Packages to install from the start.")
-
-
-class Source(Section):
-    """Where the disk comes from: exactly one of the sources."""
-
-    debian: Debian | None = Field(None, description="A fresh Debian installation.")
-
-    @model_validator(mode="after")
-    def _one(self) -> Source:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            known = ", ".join(f"[build.source.{name}]" for name in type(self).model_fields)
-            raise ValueError(f"give exactly one of {known}")
-        return self
-
-    @property
-    def kind(self) -> str:
-        return next(n for n in type(self).model_fields if getattr(self, n) is not None)
 
 
 class Script(Section):
@@ -180,10 +143,13 @@ def fingerprint(recipe: Recipe, directory: Path) -> dict[str, Any]:
     the digests of the local files that it names."""
     inputs: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     files: dict[str, str] = {}
+    for key, name in recipe.source.local_files():
+        files[key] = digest_tree(local_file(directory, name, key).resolve())
     for number, step in enumerate(recipe.steps):
         key = f"build.steps[{number}]"
         if isinstance(step.run, Script):
-            files[key] = digest_tree(local_file(directory, step.run.file, f"{key}.run.file"))
+            script = local_file(directory, step.run.file, f"{key}.run.file")
+            files[key] = digest_tree(script.resolve())
         if step.copy_ is not None:
             files[key] = digest_tree(local_file(directory, step.copy_.from_, f"{key}.copy.from"))
     return {**inputs, "files": files}
@@ -191,5 +157,4 @@ def fingerprint(recipe: Recipe, directory: Path) -> dict[str, Any]:
 
 def describe(inputs: Mapping[str, Any]) -> str:
     """One line on a recipe's source, for the plan."""
-    (kind, source), *_ = inputs["source"].items()
-    return f"{kind} {source.get('suite', '')}".strip()
+    return Source.model_validate(inputs["source"]).title()

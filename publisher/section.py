@@ -1,0 +1,35 @@
+"""What all sections of a pipeline file have in common, and sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from publisher.model import GIB, MIB
+
+_UNITS = {"": 1, "B": 1, "KIB": 1024, "MIB": MIB, "GIB": GIB, "TIB": 1024 * GIB}
+
+
+def parse_size(value: object) -> object:
+    """A text such as 10GiB, or a number of bytes, as bytes."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", value)
+    if not match or match[2].upper() not in _UNITS:
+        raise ValueError('write a size such as "10GiB" or "2048MiB"')
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size, json_schema_input_type=str | int),
+    Field(ge=MIB, multiple_of=MIB),
+]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
