@@ -135,10 +135,11 @@ def load(
 ) -> Pipeline:
     """Read and check a pipeline file.
 
-    `settings` are "key.path=value" texts that go over the file's values;
-    `defaults` gives values for options that the file leaves out or takes from
-    a variable that is not set. Raises PipelineError with everything that is
-    wrong, UsageError for a malformed setting.
+    `settings` are "key.path=value" texts that go over the file's values. With
+    `defaults`, target options that take a variable that is not set count as
+    left out, and `defaults` gives values for what is left out. Raises
+    PipelineError with everything that is wrong, UsageError for a malformed
+    setting.
     """
     reading = _Reading(read_toml(path), settings, environ, defaults)
     reading.refuse_unknown_sections()
@@ -188,11 +189,19 @@ class _Reading:
 
     def _add_defaults(self, data: dict[str, Any], defaults: Defaults) -> None:
         targets = data.get("targets")
-        for name, section in targets.items() if isinstance(targets, dict) else ():
-            if isinstance(section, dict) and name in provider.names():
-                for key, value in defaults(provider.load(name)).items():
-                    if key not in section or self.expansion.lacks(section[key]):
-                        section[key] = value
+        if defaults is _nothing or not isinstance(targets, dict):
+            return
+        for name, section in targets.items():
+            if not isinstance(section, dict) or name not in provider.names():
+                continue
+            kind = provider.load(name)
+            for key in [key for key, value in section.items() if self.expansion.lacks(value)]:
+                field = kind.options.model_fields.get(key)
+                if field is not None and not field.is_required():
+                    del section[key]
+            for key, value in defaults(kind).items():
+                if key not in section or self.expansion.lacks(section[key]):
+                    section[key] = value
 
     def refuse_unknown_sections(self) -> None:
         for name in self.data:

@@ -17,12 +17,20 @@ from publisher import provider
 from publisher.cli import packages
 from publisher.cli.signals import cancelling
 from publisher.cli.tables import write_table
-from publisher.errors import HostError, PublishError
+from publisher.errors import (
+    CredentialsError,
+    HostError,
+    ProviderError,
+    PublishError,
+    UnreachableError,
+)
 from publisher.model import Arch, Severity, Spec
 from publisher.pipeline import Pipeline, load, validate
-from publisher.provider import Options
-from publisher.task import Cancellation, Retry, detached
+from publisher.provider import Emulated, Options
+from publisher.task import Cancellation, Retry, Task, detached
 from publisher.vm import accelerator, host
+
+_ADVICE = "run publish doctor FILE with a pipeline file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +92,19 @@ def _accelerator(arch: Arch) -> Check:
 
 
 def _clouds(pipeline: Pipeline | None, cancellation: Cancellation) -> list[Check]:
-    """The clouds of a pipeline, or every installed one as far as it needs no options."""
+    """The clouds of a pipeline, or of every installed provider the credentials."""
 
     def ask(name: str) -> Check:
-        if pipeline is not None:
-            options = pipeline.targets[name]
-            return _cloud(name, options, pipeline.spec(), cancellation, needed=True)
-        try:
-            options = provider.load(name).options()
-        except ValidationError as error:
-            wanted = ", ".join(str(d["loc"][0]) for d in error.errors() if d["loc"])
-            advice = "run publish doctor FILE with a pipeline file"
-            return Check(name, "unknown", f"not checked, needs {wanted}: {advice}")
-        return _cloud(name, options, Spec("doctor", "0.0.1"), cancellation, needed=False)
+        with tempfile.TemporaryDirectory(prefix="doctor-") as directory:
+            task = detached(
+                Path(directory), f"{name}.check", cancellation=cancellation, retry=Retry(attempts=2)
+            )
+            try:
+                if pipeline is None:
+                    return _credentials(name, task)
+                return _target(name, pipeline.targets[name], pipeline.spec(), task)
+            finally:
+                task.memory.close()
 
     names = list(pipeline.targets) if pipeline is not None else provider.names()
     if not names:
@@ -105,23 +113,47 @@ def _clouds(pipeline: Pipeline | None, cancellation: Cancellation) -> list[Check
         return list(pool.map(ask, names))
 
 
-def _cloud(
-    name: str, options: Options, spec: Spec, cancellation: Cancellation, *, needed: bool
-) -> Check:
-    with tempfile.TemporaryDirectory(prefix="doctor-") as directory:
-        task = detached(
-            Path(directory), f"{name}.check", cancellation=cancellation, retry=Retry(attempts=2)
-        )
-        try:
-            regions = options.locations() if needed else ()
-            findings = provider.load(name)(options).check(spec, regions, task)
-        except PublishError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            return Check(name, "missing", f"{error}{hint}", error if needed else None)
-        finally:
-            task.memory.close()
-    bad = [f for f in findings if f.severity is not Severity.NOTE]
-    if bad:
-        fix = f" ({bad[0].fix})" if bad[0].fix else ""
-        return Check(name, "warning", f"{bad[0].evidence}{fix}")
+def _target(name: str, options: Options, spec: Spec, task: Task) -> Check:
+    """All that a run would check first in this cloud."""
+    try:
+        findings = provider.load(name)(options).check(spec, options.locations(), task)
+    except PublishError as error:
+        return Check(name, "missing", _with_fix(str(error), error.hint), error)
+    for finding in findings:
+        if finding.severity is Severity.ERROR:
+            detail = _with_fix(finding.evidence, finding.fix)
+            refused = ProviderError(finding.evidence, provider=name, hint=finding.fix)
+            return Check(name, "missing", detail, refused)
+    for finding in findings:
+        if finding.severity is Severity.WARNING:
+            return Check(name, "warning", _with_fix(finding.evidence, finding.fix))
     return Check(name, "ok", "; ".join(f.evidence for f in findings) or "credentials work")
+
+
+def _credentials(name: str, task: Task) -> Check:
+    """Whether there are credentials at all. Options that are required are made
+    up, so that anything that the cloud says about them is no news."""
+    kind = provider.load(name)
+    try:
+        made_up: dict[str, object] = (
+            dict(kind.sandbox_options()) if isinstance(kind, Emulated) else {}
+        )
+        options = kind.options.model_validate(made_up)
+        kind(options).check(Spec("doctor", "0.0.1"), options.locations(), task)
+    except ValidationError:
+        return Check(name, "unknown", f"not checked: {_ADVICE}")
+    except (HostError, CredentialsError) as error:
+        # An error with a code is the cloud's answer: something was sent to it.
+        if not getattr(error, "code", ""):
+            return Check(name, "missing", _with_fix(error.message, error.hint))
+    except UnreachableError as error:
+        return Check(name, "warning", _with_fix(error.message, error.hint))
+    except ProviderError:
+        pass
+    except PublishError as error:
+        return Check(name, "unknown", _with_fix(error.message, error.hint))
+    return Check(name, "ok", f"credentials found; {_ADVICE} to see what they may do")
+
+
+def _with_fix(text: str, fix: str) -> str:
+    return f"{text} ({fix})" if fix else text

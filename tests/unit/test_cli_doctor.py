@@ -10,11 +10,20 @@ from pathlib import Path
 import pytest
 
 from publisher.cli import packages
-from publisher.errors import HostError
+from publisher.errors import (
+    CredentialsError,
+    HostError,
+    PipelineError,
+    ProviderError,
+    PublishError,
+    UnreachableError,
+)
+from publisher.model import Finding, Severity
 from publisher.vm import accelerator, host
 from publisher.vm.accelerator import Accelerator
 from publisher.vm.host import Requirement
 from tests.unit.cli_fakes import Command
+from tests.unit.pipeline_fakes import Cirrus
 
 
 @pytest.fixture
@@ -66,7 +75,8 @@ def test_a_good_machine_is_told_so(publish: Command, monkeypatch: pytest.MonkeyP
         "ok       mcopy: fills the ESP",
         "ok       mformat: makes the ESP",
         "ok       accelerator: KVM runs guests here",
-        "unknown  cirrus: not checked, needs project: run publish doctor FILE with a pipeline file",
+        "ok       cirrus: credentials found; "
+        "run publish doctor FILE with a pipeline file to see what they may do",
         "missing  nimbus: no credentials found (log in)",
     ]
 
@@ -90,6 +100,49 @@ def test_the_credentials_of_a_pipelines_clouds_stand_in_the_way(
     assert publish("doctor", str(publish.file)).code == 8
     assert "ok       cirrus: credentials work\n" in publish.out
     assert publish.err == "error: nimbus: no credentials found\n  hint: log in\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (HostError("boto is missing", hint="pip install"), "missing  cirrus: boto is missing (pip"),
+        (UnreachableError("no answer"), "warning  cirrus: no answer\n"),
+        (ProviderError("no such project", code="404"), "ok       cirrus: credentials found; run"),
+        (CredentialsError("not yours", code="403"), "ok       cirrus: credentials found; run"),
+        (PipelineError("which one?", key="x", hint="set Y"), "unknown  cirrus: which one? (set Y)"),
+    ],
+)
+def test_without_a_pipeline_only_the_credentials_matter(
+    publish: Command, monkeypatch: pytest.MonkeyPatch, error: PublishError, line: str
+) -> None:
+    def check(*_: object) -> None:
+        raise error
+
+    Host(monkeypatch, "openssh-client", "mtools")
+    monkeypatch.setattr(Cirrus, "check", check)
+    assert publish("doctor").code == 0
+    assert line in publish.out
+
+
+@pytest.mark.parametrize(
+    ("severity", "line", "code"),
+    [
+        (Severity.ERROR, "missing  cirrus: the quota is 0 (ask for more)\n", 7),
+        (Severity.WARNING, "warning  cirrus: the quota is 0 (ask for more)\n", 8),
+        (Severity.NOTE, "ok       cirrus: the quota is 0\n", 8),
+    ],
+)
+def test_what_a_cloud_finds_is_reported(
+    publish: Command, monkeypatch: pytest.MonkeyPatch, severity: Severity, line: str, code: int
+) -> None:
+    finding = Finding("quota", severity, "the quota is 0", "ask for more")
+    Host(monkeypatch, "openssh-client", "mtools")
+    monkeypatch.setattr(Cirrus, "check", lambda *_: [finding])
+    text = publish.file.read_text()
+    head = text.partition("[targets.nimbus]")[0]
+    publish.file.write_text(head + '[targets.cirrus]\nproject = "demo"\n[targets.nimbus]\n')
+    assert publish("doctor", str(publish.file)).code == code
+    assert line in publish.out
 
 
 def test_an_accelerator_that_emulates_is_a_warning(

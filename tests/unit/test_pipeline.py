@@ -508,10 +508,11 @@ def test_defaults_stand_in_for_missing_options_and_variables(loading: Loader) ->
     def defaults(kind: object) -> Mapping[str, object]:
         return kind.sandbox_options() if hasattr(kind, "sandbox_options") else {}
 
-    for project in ("", 'project = "${PROJECT}"\n'):
+    for project in ("", 'project = "${PROJECT}"\n', 'project = "${P}"\nname = "${NAME}"\n'):
         loading.path.write_text(GOOD.replace('project = "demo"\n', project))
         pipeline = load(loading.path, environ={}, defaults=defaults)
-        assert pipeline.targets["cirrus"].model_dump()["project"] == "sandbox-project"
+        options = pipeline.targets["cirrus"].model_dump()
+        assert options == {"project": "sandbox-project", "name": "{name}-{version}"}
     assert loading(GOOD).targets["cirrus"].model_dump()["project"] == "demo"
 
 
