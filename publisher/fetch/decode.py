@@ -63,9 +63,10 @@ class Headed:
 
 
 def kind(head: bytes) -> str:
-    """What a file is by its first 512 bytes: xz, gzip, zstd, bzip2, tar or "" (a disk)."""
+    """What a file is by its first 512 bytes: xz, gzip, zstd, bzip2, ova, tar or "" (a disk)."""
     if head[257:262] == b"ustar":
-        return "tar"
+        # an OVA begins with its descriptor (DSP0243, 5.3)
+        return "ova" if head[:100].rstrip(b"\0").lower().endswith(b".ovf") else "tar"
     return next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "")
 
 
@@ -180,7 +181,7 @@ def _zstd_process(source: Readable) -> Iterator[Readable]:
 
 @contextlib.contextmanager
 def decoded(source: Readable, packing: str) -> Iterator[Readable]:
-    """The bytes inside a stream of that `kind` (not tar)."""
+    """The bytes inside a stream of that `kind` (no archive)."""
     if packing == "zstd":
         module = _zstd_module()
         if module is None:

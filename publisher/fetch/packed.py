@@ -1,4 +1,4 @@
-"""Compressed disks and OVA archives, unpacked as streams into sparse files of bounded size."""
+"""Packed disks, unpacked as streams into sparse files of bounded size."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from publisher.disks.raw import is_zero
 from publisher.errors import BuildError, HostError
 from publisher.fetch.decode import Headed, Readable, damage, decoded, kind
 from publisher.fetch.download import RESERVE
-from publisher.fetch.sums import digest_file
 from publisher.model import GIB, MIB
 from publisher.task import Task
 
 _DISKS = re.compile(r".*\.(vmdk|qcow2|vhdx?|vdi|raw|img)", re.IGNORECASE)
-_MANIFEST = re.compile(r"(SHA1|SHA256|SHA512)\s*\((.+)\)\s*=\s*([0-9a-fA-F]+)")
 _LAYERS = 3
 _MEMBERS = 1000
-_TEXT = 1 * MIB
 _CHUNK = 1 * MIB
 _HOLE = 64 * 1024
 
@@ -31,12 +28,13 @@ _HOLE = 64 * 1024
 def unpack(path: Path, into: Path, limit: int, task: Task) -> Path:
     """The disk file inside `path`: `path` itself when it is not packed, else `into`.
 
-    Takes .xz, .gz, .zst, .bz2, and tar (as in OVA, with exactly one disk), also
-    one in the other. `limit` is the most bytes that the disk file may have.
+    Takes .xz, .gz, .zst, .bz2, and tar with exactly one disk, also one in the
+    other; an OVA counts as a disk file, because it is read in place. `limit` is
+    the most bytes that the disk file may have.
     Raises BuildError for what is damaged, too large or holds no single disk.
     """
     with path.open("rb") as file:
-        if not kind(file.read(512)):
+        if kind(file.read(512)) in ("", "ova"):
             return path
     task.phase(f"unpacking {path.name}")
     into.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +56,7 @@ def _peel(source: Readable, sink: _Sink, name: str, layers: int) -> None:
     packing = kind(stream.head())
     if packing == "tar":
         _from_tar(stream, sink, name)
-    elif not packing:
+    elif packing in ("", "ova"):
         sink.take(stream)
     elif not layers:
         raise BuildError(f"{name} is packed in more than {_LAYERS} layers")
@@ -130,38 +128,28 @@ def _write_sparse(handle: int, position: int, data: bytes) -> None:
 
 
 def _from_tar(stream: Readable, sink: _Sink, name: str) -> None:
-    """The one disk of an OVA (or of a tar as Google Cloud has it), its digest held
-    against the manifest when there is one (DSP0243, "OVF Package manifest")."""
+    """The one disk in a tar archive, as Google Cloud exports it ("disk.raw", sparse)."""
     disk = ""
     others: list[str] = []
-    digests: dict[str, tuple[str, str]] = {}
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
         for count, member in enumerate(archive):
             if count >= _MEMBERS:
                 raise BuildError(f"{name} holds too many files for an archive of a disk")
-            content = archive.extractfile(member) if member.isfile() else None
-            if content is None:
+            if not member.isfile():
                 continue
-            if member.name.lower().endswith(".mf") and member.size <= _TEXT:
-                for line in content.read().decode(errors="replace").splitlines():
-                    if match := _MANIFEST.fullmatch(line.strip()):
-                        digests[match[2]] = match[1].lower(), match[3].lower()
-            elif _DISKS.fullmatch(member.name):
-                if disk:
-                    raise BuildError(
-                        f"{name} holds several disks ({disk}, {member.name})",
-                        hint="take out the one that boots, and name it instead",
-                    )
-                disk = member.name
-                sink.refuse_beyond(member.size)
-                sink.take(content)
-            else:
+            if not _DISKS.fullmatch(member.name):
                 others.append(member.name)
+                continue
+            if disk:
+                raise BuildError(
+                    f"{name} holds several disks ({disk}, {member.name})",
+                    hint="take out the one that boots, and name it instead",
+                )
+            disk = member.name
+            sink.refuse_beyond(member.size)
+            content = archive.extractfile(member)
+            assert content is not None
+            sink.take(content)
     if not disk:
         held = ", ".join(others[:5]) or "nothing"
         raise BuildError(f"{name} holds no disk", hint=f"it holds {held}")
-    if disk in digests:
-        algorithm, wanted = digests[disk]
-        sink.task.phase(f"checking {disk} against the manifest")
-        if digest_file(sink.path, algorithm, sink.task.check) != wanted:
-            raise BuildError(f"{disk} in {name} does not have the digest that its manifest gives")

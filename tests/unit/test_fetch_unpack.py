@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import io
 import lzma
 import random
@@ -117,51 +116,42 @@ def test_layers_come_off_one_by_one_but_not_without_end(tmp_path: Path, task: Ta
         run(gzip.compress(gzip.compress(twice)), tmp_path, task)
 
 
-def ova(*members: tuple[str, bytes]) -> bytes:
+def archive(*members: tuple[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in members:
             header = tarfile.TarInfo(name)
             header.size = len(data)
-            archive.addfile(header, io.BytesIO(data))
+            tar.addfile(header, io.BytesIO(data))
     return buffer.getvalue()
 
 
-MANIFEST = f"SHA256(vm.ovf)= 00\nSHA256(disk1.vmdk)= {hashlib.sha256(DISK).hexdigest()}\n".encode()
-
-
-@pytest.mark.parametrize("manifest_first", [True, False])
-def test_an_ova_gives_its_disk(manifest_first: bool, tmp_path: Path, task: Task) -> None:
-    rest = [("vm.mf", MANIFEST), ("disk1.vmdk", DISK)]
-    archive = ova(("vm.ovf", b"<Envelope/>"), *(rest if manifest_first else rest[::-1]))
-    assert run(archive, tmp_path, task).read_bytes() == DISK
-
-
-def test_an_ova_whose_disk_is_not_the_manifests_is_refused(tmp_path: Path, task: Task) -> None:
-    with pytest.raises(BuildError, match="does not have the digest that its manifest gives"):
-        run(ova(("vm.mf", MANIFEST), ("disk1.vmdk", DISK[:-1] + b"x")), tmp_path, task)
+def test_an_ova_is_left_whole_for_its_reader(tmp_path: Path, task: Task) -> None:
+    packed_ova = archive(("vm.ovf", b"<Envelope/>"), ("disk1.vmdk", DISK))
+    assert run(packed_ova, tmp_path, task) == tmp_path / "disk.packed"
+    assert run(gzip.compress(packed_ova), tmp_path, task).read_bytes() == packed_ova
 
 
 def test_an_archive_has_one_disk(tmp_path: Path, task: Task) -> None:
     with pytest.raises(BuildError, match=r"several disks \(a.vmdk, b.vmdk\)"):
-        run(ova(("a.vmdk", b"a"), ("b.vmdk", b"b")), tmp_path, task)
+        run(archive(("a.vmdk", b"a"), ("b.vmdk", b"b")), tmp_path, task)
     with pytest.raises(BuildError, match="holds no disk") as caught:
-        run(ova(("readme", b"a")), tmp_path, task)
+        run(archive(("readme", b"a")), tmp_path, task)
     assert "it holds readme" in caught.value.hint
     with pytest.raises(BuildError, match="damaged or cut short"):
-        run(ova(("a.vmdk", DISK))[: SIZE // 2], tmp_path, task)
+        run(archive(("a.vmdk", DISK))[: SIZE // 2], tmp_path, task)
 
 
 def test_an_archive_tells_the_size_before_it_is_unpacked(tmp_path: Path, task: Task) -> None:
     with pytest.raises(BuildError, match="more than"):
-        run(ova(("a.vmdk", DISK)), tmp_path, task, limit=SIZE - 1)
+        run(archive(("a.vmdk", DISK)), tmp_path, task, limit=SIZE - 1)
 
 
 def test_a_sparse_archive_of_google_cloud_is_a_disk(tmp_path: Path, task: Task) -> None:
     disk = conformance.make_disk(tmp_path / "made.raw", SIZE)
     with raw.Reader(disk) as reader:
-        archive = gzip.compress(b"".join(sparse_tar.write(reader)))
-    assert raw.inspect(run(archive, tmp_path, task)).sha256 == disk.sha256
+        made = gzip.compress(b"".join(sparse_tar.write(reader)))
+    assert raw.inspect(run(made, tmp_path, task)).sha256 == disk.sha256
 
 
 def test_a_missing_zstd_is_said(
