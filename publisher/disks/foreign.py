@@ -1,4 +1,5 @@
-"""Disk files of other tools (qcow2, vmdk, vhd, vhdx, vdi, raw), read through qemu-img."""
+"""Disk files of other tools (qcow2, vmdk, vhd, vhdx, vdi, raw, OVA, and any of
+them compressed), read through qemu-img."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from publisher.disks import vhd
+from publisher.disks.formats import compressed, ova
 from publisher.errors import HostError, PublishError
 from publisher.task import Task
 
@@ -30,42 +33,119 @@ def describe(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise PublishError(f"{path} does not exist or is not a file", hint="check the path")
-    answer = _qemu_img("info", "--output=json", str(path))
-    if answer.returncode != 0:
-        raise PublishError(
-            f"qemu-img cannot read {path}: {answer.stderr.strip()}", hint="is it a disk image?"
-        )
-    info: dict[str, Any] = json.loads(answer.stdout)
+    source = _Source(path)
+    info = source.info()
     if info.get("backing-filename") or info.get("data-file"):
         raise PublishError(
             f"{path} needs another file ({info.get('backing-filename')})",
             hint="flatten it first: qemu-img convert",
         )
-    _refuse_damaged(path, info["format"])
+    source.refuse_strangers(info)
+    source.refuse_damaged(info["format"])
     return info
 
 
-def _refuse_damaged(path: Path, kind: str) -> None:
-    """qemu-img convert reads what a truncated qcow2 lacks as zeros and reports
-    success, so its check is asked first (exit codes: qemu-img(1), "check")."""
-    answer = _qemu_img("check", "-q", "-f", kind, str(path))
-    sound, only_leaks, not_supported = 0, 3, 63
-    if answer.returncode not in (sound, only_leaks, not_supported):
-        first, *_ = (answer.stderr or answer.stdout or "no details").strip().splitlines()
-        raise PublishError(
-            f"{path} is damaged or cut short: {first}", hint="fetch or convert it again"
-        )
+class _Source:
+    """A disk file as qemu-img is to open it: by its name; with the format where
+    qemu-img's guess is wrong; as a part of the file for the disk in an OVA."""
+
+    def __init__(self, path: Path, kind: str = "") -> None:
+        self.path = path
+        self.name = str(path)
+        self._kind = kind
+        self._packed = not kind and ova.is_ova(path)
+        if self._packed:
+            inside = ova.find_disk(path, lambda: None)
+            part = {
+                "driver": "raw",
+                "offset": inside.extent.offset,
+                "size": inside.extent.length,
+                "file": {"driver": "file", "filename": str(path.absolute())},
+            }
+            self.name = "json:" + json.dumps({"driver": "vmdk", "file": part})
+        elif not kind and _is_fixed_vhd(path):
+            self._kind = "vpc"
+
+    def options(self, kind: str = "") -> list[str]:
+        """`-f FORMAT` where the name does not say it."""
+        kind = self._kind or kind
+        return ["-f", kind] if kind and not self._packed else []
+
+    def info(self) -> dict[str, Any]:
+        answer = _qemu_img("info", "--output=json", *self.options(), self.name)
+        if answer.returncode != 0:
+            raise PublishError(
+                f"qemu-img cannot read {self.path}: {answer.stderr.strip()}",
+                hint="is it a disk image?",
+            )
+        info: dict[str, Any] = json.loads(answer.stdout)
+        return info
+
+    def refuse_strangers(self, info: dict[str, Any]) -> None:
+        """A VMDK may be a text that names other files as its extents: those next
+        to it belong to it, any other file would be read without being asked for."""
+        extents = info.get("format-specific", {}).get("data", {}).get("extents", ())
+        for extent in extents:
+            name = extent.get("filename", self.name)
+            beside = Path(name).parent == self.path.parent and not Path(name).is_symlink()
+            if not (name.startswith("json:") if self._packed else name == self.name or beside):
+                raise PublishError(f"{self.path} needs another file ({name})")
+
+    def refuse_damaged(self, kind: str) -> None:
+        """qemu-img convert reads what a truncated qcow2 lacks as zeros and reports
+        success, so its check is asked first (exit codes: qemu-img(1), "check")."""
+        answer = _qemu_img("check", "-q", *self.options(kind), self.name)
+        sound, only_leaks, not_supported = 0, 3, 63
+        if answer.returncode not in (sound, only_leaks, not_supported):
+            first, *_ = (answer.stderr or answer.stdout or "no details").strip().splitlines()
+            raise PublishError(
+                f"{self.path} is damaged or cut short: {first}", hint="fetch or convert it again"
+            )
+
+
+def info(path: Path, kind: str) -> dict[str, Any]:
+    """What qemu-img says of a file that is known to be of the format `kind`."""
+    return _Source(path, kind).info()
+
+
+def _is_fixed_vhd(path: Path) -> bool:
+    """qemu-img takes a fixed VHD for a raw disk: its mark is at the end."""
+    size = path.stat().st_size
+    if size < vhd.FOOTER:
+        return False
+    with path.open("rb") as file:
+        file.seek(size - vhd.FOOTER)
+        try:
+            return vhd.parse(file.read(vhd.FOOTER)) == size - vhd.FOOTER
+        except vhd.VhdError:
+            return False
 
 
 def convert(path: Path, into: Path, task: Task) -> Path:
     """Write the virtual bytes of any disk file as a sparse raw file."""
-    info = describe(path)
-    partial = into.with_name(into.name + ".partial")
     into.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and (packing := compressed.kind(path)):
+        unpacked = into.with_name(into.name + ".unpacked")
+        try:
+            task.phase(f"unpacking {path.name} ({packing})")
+            compressed.unpack(path, unpacked, task)
+            return _convert(unpacked, into, task)
+        finally:
+            unpacked.unlink(missing_ok=True)
+    return _convert(path, into, task)
+
+
+def _convert(path: Path, into: Path, task: Task) -> Path:
+    info = describe(path)
+    source = _Source(path)
+    partial = into.with_name(into.name + ".partial")
     task.phase(f"converting {path.name} ({info['format']}) to raw")
     task.check()
     process = subprocess.Popen(
-        ["qemu-img", "convert", "-f", info["format"], "-O", "raw", "-W", str(path), str(partial)],
+        [
+            *("qemu-img", "convert", *source.options(info["format"])),
+            *("-O", "raw", "-W", source.name, str(partial)),
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,304 @@
+"""The OVA: its descriptor, manifest and archive; and what is refused on import."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+from xml.etree import ElementTree
+
+import pytest
+
+from publisher.conformance import HastyClock, make_disk
+from publisher.disks import foreign, raw
+from publisher.disks.formats import ova
+from publisher.disks.formats.ovf import Controller, Hardware, Network, Package, descriptor
+from publisher.errors import PublishError
+from publisher.export import export
+from publisher.memory import Memory
+from publisher.model import MIB, Disk, Firmware
+from publisher.task import Task
+
+OVF = "{http://schemas.dmtf.org/ovf/envelope/1}"
+RASD = "{http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData}"
+VMW = "{http://www.vmware.com/schema/ovf}"
+
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Disk:
+    return make_disk(tmp_path_factory.mktemp("disk") / "disk.raw", 8 * MIB)
+
+
+@pytest.fixture(scope="module")
+def package(disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("ova")
+    task = Task("export", Memory(where / "memory"), clock=HastyClock())
+    (path,) = export(
+        disk,
+        "ova",
+        where / "web.ova",
+        task,
+        name="web",
+        version="1.2.3",
+        arch="x86_64",
+        firmware="bios+uefi",
+    )
+    return path
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return Task("import", Memory(tmp_path / "memory"), clock=HastyClock())
+
+
+def contents(path: Path) -> Files:
+    with tarfile.open(path, "r:") as archive:
+        members = archive.getmembers()
+        return {m.name: cast("io.BufferedReader", archive.extractfile(m)).read() for m in members}
+
+
+def pack(path: Path, files: Mapping[str, bytes]) -> Path:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def describe(firmware: Firmware = "bios+uefi", hardware: Hardware | None = None) -> str:
+    return descriptor(
+        Package(
+            "web & co",
+            "1.0",
+            "x86_64",
+            firmware,
+            "web.vmdk",
+            100,
+            2**30,
+            2**20,
+            hardware or Hardware(),
+        )
+    )
+
+
+def items(text: str) -> list[dict[str, str]]:
+    return [
+        {child.tag.removeprefix(RASD): child.text or "" for child in item}
+        for item in ElementTree.fromstring(text).iter(f"{OVF}Item")
+    ]
+
+
+def test_the_archive_is_ustar_with_the_descriptor_first(package: Path) -> None:
+    with tarfile.open(package, "r:") as archive:
+        members = archive.getmembers()
+    assert [m.name for m in members] == ["web.ovf", "web.mf", "web-disk1.vmdk"]
+    assert package.read_bytes()[257:265] == b"ustar\x0000"
+    assert {(m.uid, m.gid, m.mtime, m.mode) for m in members} == {(0, 0, 0, 0o644)}
+    assert package.stat().st_size % tarfile.RECORDSIZE == 0
+
+
+def test_the_manifest_holds_the_digests_of_what_is_packed(package: Path) -> None:
+    files = contents(package)
+    listed = dict(line.split("= ") for line in files["web.mf"].decode().splitlines())
+    assert listed == {
+        f"SHA256({name})": hashlib.sha256(files[name]).hexdigest()
+        for name in ("web.ovf", "web-disk1.vmdk")
+    }
+
+
+def test_the_descriptor_tells_of_the_disk_in_the_package(package: Path, disk: Disk) -> None:
+    files = contents(package)
+    root = ElementTree.fromstring(files["web.ovf"])
+    (file,) = root.iterfind(f"{OVF}References/{OVF}File")
+    assert file.get(f"{OVF}href") == "web-disk1.vmdk"
+    assert file.get(f"{OVF}size") == str(len(files["web-disk1.vmdk"]))
+    (held,) = root.iterfind(f"{OVF}DiskSection/{OVF}Disk")
+    assert held.get(f"{OVF}capacity") == str(disk.size)
+    assert held.get(f"{OVF}fileRef") == file.get(f"{OVF}id")
+    assert str(held.get(f"{OVF}format")).endswith("#streamOptimized")
+    (system,) = root.iterfind(f"{OVF}VirtualSystem")
+    assert system.get(f"{OVF}id") == "web"
+    assert root.findtext(f".//{OVF}Version") == "1.2.3"
+
+
+def test_the_descriptor_has_the_order_and_the_references_that_ovf_demands() -> None:
+    """DSP0243 1.1: the order of the sections, of the elements of an item (CIM's,
+    alphabetical), and that each reference leads somewhere."""
+    text = describe()
+    root = ElementTree.fromstring(text)
+    assert [child.tag.removeprefix(OVF) for child in root] == [
+        "References",
+        "DiskSection",
+        "NetworkSection",
+        "VirtualSystem",
+    ]
+    for section in root.iter():
+        if section.tag.endswith("Section"):
+            assert section[0].tag == f"{OVF}Info", f"{section.tag} begins with its Info"
+    found = items(text)
+    for item in found:
+        assert list(item) == sorted(item)
+        assert {"ElementName", "InstanceID", "ResourceType"} <= set(item)
+    assert len({item["InstanceID"] for item in found}) == len(found)
+    by_id = {item["InstanceID"]: item for item in found}
+    (hard_disk,) = [item for item in found if item["ResourceType"] == "17"]
+    assert by_id[hard_disk["Parent"]]["ResourceType"] in ("5", "6", "20")
+    held = root.find(f"{OVF}DiskSection/{OVF}Disk")
+    assert held is not None
+    assert hard_disk["HostResource"] == f"ovf:/disk/{held.get(f'{OVF}diskId')}"
+    (network,) = [item for item in found if item["ResourceType"] == "10"]
+    named = root.find(f"{OVF}NetworkSection/{OVF}Network")
+    assert named is not None
+    assert network["Connection"] == named.get(f"{OVF}name")
+    assert root.findtext(f"{OVF}VirtualSystem/{OVF}Name") == "web & co"
+
+
+def test_the_descriptor_keeps_the_official_schema() -> None:
+    """The DMTF's own files may be fetched, but are not part of this project."""
+    where = os.environ.get("OVF_SCHEMA_DIR", "")
+    if not where:
+        pytest.skip("OVF_SCHEMA_DIR does not name a directory with dsp8023_1.1.1.xsd")
+    xmlschema = pytest.importorskip("xmlschema")
+    schema = xmlschema.XMLSchema10(
+        str(Path(where) / "dsp8023_1.1.1.xsd"), validation="lax", allow="local"
+    )
+    for firmware in ("bios", "uefi", "bios+uefi"):
+        assert list(schema.iter_errors(describe(firmware))) == []
+    broken = describe().replace("<rasd:InstanceID>3</rasd:InstanceID>", "")
+    assert list(schema.iter_errors(broken)), "the schema refuses nothing"
+
+
+@pytest.mark.parametrize(
+    ("firmware", "setting", "kind", "sub_type"),
+    [
+        ("bios", "bios", "5", None),
+        ("uefi", "efi", "20", "vmware.nvme.controller"),
+        ("bios+uefi", "efi", "20", "vmware.nvme.controller"),
+    ],
+)
+def test_the_controller_boots_by_the_firmware_of_the_disk(
+    firmware: Firmware, setting: str, kind: str, sub_type: str | None
+) -> None:
+    text = describe(firmware)
+    (config,) = ElementTree.fromstring(text).iter(f"{VMW}Config")
+    assert (config.get(f"{VMW}key"), config.get(f"{VMW}value")) == ("firmware", setting)
+    (controller,) = [item for item in items(text) if item["InstanceID"] == "3"]
+    assert (controller["ResourceType"], controller.get("ResourceSubType")) == (kind, sub_type)
+
+
+@pytest.mark.parametrize(
+    ("controller", "network", "sub_types"),
+    [
+        ("pvscsi", "vmxnet3", {"VirtualSCSI", "VmxNet3"}),
+        ("ide", "virtio", {"virtio"}),
+        ("ahci", "e1000", {"vmware.sata.ahci", "E1000"}),
+    ],
+)
+def test_the_hardware_can_be_chosen(
+    controller: Controller, network: Network, sub_types: set[str]
+) -> None:
+    hardware = Hardware(cpus=4, memory=4096, controller=controller, network=network)
+    found = items(describe("bios", hardware))
+    assert {i["ResourceSubType"] for i in found if "ResourceSubType" in i} == sub_types
+    quantities = {i["ResourceType"]: i["VirtualQuantity"] for i in found if "VirtualQuantity" in i}
+    assert quantities == {"3": "4", "4": "4096"}
+
+
+# -- import
+
+
+def test_a_package_of_others_is_read_whatever_its_order(
+    package: Path, disk: Disk, tmp_path: Path, task: Task
+) -> None:
+    files = contents(package)
+    manifest = files.pop("web.mf")
+    late = pack(tmp_path / "late.ova", {**files, "web.mf": manifest})
+    back = raw.inspect(foreign.convert(late, tmp_path / "back.raw", task))
+    assert back.sha256 == disk.sha256
+    bare = pack(tmp_path / "bare.ova", files)
+    assert raw.inspect(foreign.convert(bare, tmp_path / "b.raw", task)).sha256 == disk.sha256
+
+
+def refused(path: Path, tmp_path: Path, task: Task, match: str) -> None:
+    with pytest.raises(PublishError, match=match):
+        foreign.convert(path, tmp_path / "into" / "back.raw", task)
+    assert not list((tmp_path / "into").glob("*"))
+
+
+def test_a_flipped_bit_is_told_by_the_manifest(package: Path, tmp_path: Path, task: Task) -> None:
+    data = bytearray(package.read_bytes())
+    data[-50_000] ^= 1
+    damaged = tmp_path / "damaged.ova"
+    damaged.write_bytes(data)
+    refused(damaged, tmp_path, task, "not what its manifest says")
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9])
+def test_a_package_that_is_cut_short_is_refused(
+    package: Path, tmp_path: Path, task: Task, keep: float
+) -> None:
+    short = tmp_path / "short.ova"
+    data = package.read_bytes()
+    short.write_bytes(data[: int(len(data) * keep)])
+    refused(short, tmp_path, task, "cut short|damaged")
+
+
+def test_links_and_devices_are_refused(package: Path, tmp_path: Path, task: Task) -> None:
+    files = contents(package)
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE):
+        path = pack(tmp_path / "link.ova", {"web.ovf": files["web.ovf"]})
+        with tarfile.open(path, "a") as archive:
+            member = tarfile.TarInfo("web-disk1.vmdk")
+            member.type = kind
+            member.linkname = "/etc/passwd"
+            archive.addfile(member)
+        refused(path, tmp_path, task, "no plain file")
+
+
+def test_nothing_outside_the_package_is_reached(package: Path, tmp_path: Path, task: Task) -> None:
+    files = contents(package)
+    (tmp_path / "outside.vmdk").write_bytes(files["web-disk1.vmdk"])
+    escaped = files["web.ovf"].replace(b"web-disk1.vmdk", b"../outside.vmdk")
+    refused(pack(tmp_path / "out.ova", {"web.ovf": escaped}), tmp_path, task, "lacks the disk")
+    text = (
+        "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n"
+        f'createType="monolithicFlat"\nRW 2048 FLAT "{tmp_path / "outside.vmdk"}" 0\n'
+    ).encode()
+    trap = pack(tmp_path / "t.ova", {"web.ovf": files["web.ovf"], "web-disk1.vmdk": text})
+    refused(trap, tmp_path, task, "needs another file|cannot read")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        (b"<Envelope", b"<!DOCTYPE x><Envelope", "document type"),
+        (b"</Envelope>", b"", "no XML"),
+        (b'ovf:fileRef="file1"', b"", "holds 0 disks"),
+        (b'ovf:id="file1"', b'ovf:id="file1" ovf:compression="gzip"', "is compressed"),
+    ],
+)
+def test_a_descriptor_that_cannot_be_trusted_is_refused(
+    package: Path, tmp_path: Path, task: Task, old: bytes, new: bytes, match: str
+) -> None:
+    files = contents(package)
+    assert old in files["web.ovf"]
+    changed = {
+        "web.ovf": files["web.ovf"].replace(old, new),
+        "web-disk1.vmdk": files["web-disk1.vmdk"],
+    }
+    refused(pack(tmp_path / "odd.ova", changed), tmp_path, task, match)
+
+
+def test_only_archives_that_begin_with_a_descriptor_are_taken_for_ovas(
+    package: Path, disk: Disk, tmp_path: Path
+) -> None:
+    assert ova.is_ova(package)
+    assert not ova.is_ova(disk.path)
+    assert not ova.is_ova(pack(tmp_path / "plain.tar", {"readme": b"x"}))
