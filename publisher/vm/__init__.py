@@ -1,1 +1,1 @@
-"""."""
+"""Guests under QEMU: accelerator, machine, console, shell, boots on trial."""

@@ -1,0 +1,204 @@
+"""Sealing: nothing of the build stays in the guest, and what it deleted is really gone.
+
+Three parts: a script over ssh cleans while the system still runs, a second one
+runs after our login has ended and powers off, then the host proves the result
+on the file and erases every free block.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from publisher.build.layout import ROOT_OFFSET
+from publisher.errors import BuildError, HostError
+from publisher.model import MIB, Extent
+from publisher.task import Task
+from publisher.vm import process
+from publisher.vm.machine import Machine
+from publisher.vm.shell import Shell
+
+SSHD_DROP_IN = "/etc/ssh/sshd_config.d/00-build.conf"
+"""Lets root in during the build."""
+SHUTDOWN = 300.0
+
+# @KEY@ is our public key. Only traces of the build and of this machine's life
+# go: what the steps put in place stays.
+_CLEAN = r"""
+for unit in apt-daily.timer apt-daily-upgrade.timer apt-daily.service systemd-timesyncd.service \
+    systemd-random-seed.service systemd-update-utmp.service rsyslog.service cron.service
+do systemctl stop "$unit" 2>/dev/null || true; done
+systemctl reset-failed || true
+
+apt-get clean
+rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old
+rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
+
+rm -rf /var/lib/cloud /run/cloud-init/instance-data-sensitive.json
+rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init*
+rm -f /etc/systemd/network/*-cloud-init-* /etc/ssh/sshd_config.d/50-cloud-init.conf
+rm -f /etc/sudoers.d/90-cloud-init-users /etc/apt/apt.conf.d/90cloud-init-pipelining
+rm -f /etc/udev/rules.d/70-persistent-net.rules
+printf 'localhost\n' > /etc/hostname
+
+for file in /root/.ssh/authorized_keys; do
+    [ -e "$file" ] || continue
+    grep -vF @KEY@ "$file" > /run/publisher-keys || true
+    if [ -s /run/publisher-keys ]; then cat /run/publisher-keys > "$file"; else rm -f "$file"; fi
+    rm -f /run/publisher-keys
+done
+rmdir /root/.ssh 2>/dev/null || true
+rm -f /etc/ssh/ssh_host_* @DROP_IN@
+for home in /root /home/*; do
+    rm -f "$home"/.bash_history "$home"/.sh_history "$home"/.python_history "$home"/.lesshst \
+        "$home"/.viminfo "$home"/.wget-hsts "$home"/.ssh/known_hosts
+    rm -rf "$home"/.cache
+done
+
+: > /etc/machine-id
+if [ -f /var/lib/dbus/machine-id ] && [ ! -L /var/lib/dbus/machine-id ]; then
+    rm /var/lib/dbus/machine-id
+fi
+rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /etc/.pwd.lock
+rm -f /var/lib/dhcp/* /var/lib/dhclient/* /var/lib/NetworkManager/*.lease /var/lib/dhcpcd/*.lease
+rm -rf /var/lib/systemd/timesync /var/lib/private/systemd/timesync /var/lib/systemd/timers
+
+journalctl --relinquish-var
+find /var/log -xdev ! -type d -delete
+rm -rf /var/log/journal/*
+find /tmp /var/tmp /var/crash -xdev -mindepth 1 -delete 2>/dev/null || true
+rm -f /var/cache/ldconfig/aux-cache
+rm -rf /var/cache/man/*
+"""
+
+# Runs as a unit of its own, so that the end of our login leaves no trace either.
+_LEAVE = r"""
+loginctl terminate-user root 2>/dev/null || true
+systemctl stop ssh.socket ssh.service 2>/dev/null || true
+journalctl --relinquish-var
+find /var/log -xdev ! -type d -delete
+rm -rf /var/log/journal/* /var/lib/systemd/linger /root/.cache
+find /tmp /var/tmp -xdev -mindepth 1 -delete 2>/dev/null || true
+rm -f /var/lib/systemd/random-seed
+sync
+fstrim --all
+exec systemctl poweroff
+"""
+
+
+def clean(shell: Shell, machine: Machine, user_key: str, task: Task) -> None:
+    """Clean the guest and wait until it has powered off."""
+    task.phase("sealing: cleaning")
+    script = _CLEAN.replace("@KEY@", shlex.quote(" ".join(user_key.split()[:2])))
+    script = script.replace("@DROP_IN@", SSHD_DROP_IN)
+    done = shell.script(script, on_line=task.output)
+    if done.status:
+        raise BuildError(f"cleaning the guest failed with status {done.status}:\n{done.text}")
+    command = ["systemd-run", "--quiet", "--no-block", "--collect", "--unit=publisher-leave"]
+    command += ["--property=DefaultDependencies=no", "sh", "-c", _LEAVE]
+    done = shell.command(shlex.join(command))
+    if done.status:
+        raise BuildError(f"powering the guest off failed: {done.text}")
+    shell.close()
+    task.phase("sealing: powering off")
+    machine.wait_down(SHUTDOWN)
+
+
+# -- on the file
+
+_ABSENT = (
+    "/root/.ssh/authorized_keys",
+    "/etc/ssh/ssh_host_ed25519_key",
+    "/etc/ssh/ssh_host_rsa_key",
+    "/etc/ssh/ssh_host_ecdsa_key",
+    SSHD_DROP_IN,
+    "/var/lib/cloud",
+    "/var/lib/systemd/random-seed",
+    "/var/log/wtmp",
+    "/var/log/lastlog",
+    "/var/log/cloud-init.log",
+    "/root/.bash_history",
+    "/etc/netplan/50-cloud-init.yaml",
+)
+
+
+def _tool(argv: Sequence[str], task: Task, keep: int = 1_000_000) -> process.Completed:
+    return process.run(argv, task, keep=keep, env={**os.environ, "LC_ALL": "C"})
+
+
+def prove(disk: Path, task: Task, *, keys_expected: bool = False) -> None:
+    """Raise BuildError when the sealed file system is damaged or still holds a
+    trace of the build. `keys_expected`: the steps wrote root's keys themselves."""
+    task.phase("sealing: proving")
+    root = f"{disk}?offset={ROOT_OFFSET}"
+    checked = _tool(["e2fsck", "-f", "-n", root], task)
+    if checked.status:
+        raise BuildError(f"the sealed file system is damaged:\n{checked.text}")
+    left = []
+    for path in _ABSENT:
+        if keys_expected and path.endswith("authorized_keys"):
+            continue
+        if "Inode:" in _tool(["debugfs", "-R", f"stat {path}", root], task).text:
+            left.append(path)
+    machine_id = _tool(["debugfs", "-R", "stat /etc/machine-id", root], task).text
+    if not re.search(r"Size: 0\b", machine_id):
+        left.append("/etc/machine-id")
+    if left:
+        raise BuildError(f"sealing left traces of the build: {', '.join(left)}")
+
+
+def free_blocks(listing: str, block: int) -> Iterator[Extent]:
+    """The free ranges that dumpe2fs lists, as bytes within the file system."""
+    for line in listing.splitlines():
+        match = re.match(r"\s+Free blocks: (\d.*)", line)
+        if match is None:
+            continue
+        for piece in match[1].split(","):
+            first, _, last = piece.strip().partition("-")
+            length = (int(last or first) - int(first) + 1) * block
+            yield Extent(int(first) * block, length)
+
+
+_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+
+
+def _punch(handle: int, extent: Extent) -> bool:
+    """Make a hole; False where the file system can't."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    offset, length = ctypes.c_int64(extent.offset), ctypes.c_int64(extent.length)
+    while libc.fallocate(handle, _PUNCH, offset, length):
+        code = ctypes.get_errno()
+        if code == errno.EINTR:
+            continue
+        if code in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
+            return False
+        raise HostError(f"cannot erase free blocks: {os.strerror(code)}")
+    return True
+
+
+def erase(disk: Path, task: Task) -> int:
+    """Make every free block of the root file system a hole (zeros where the
+    host's file system has no holes); returns the bytes that were free."""
+    task.phase("sealing: erasing free space")
+    listing = _tool(["dumpe2fs", f"{disk}?offset={ROOT_OFFSET}"], task).text
+    size = re.search(r"^Block size:\s+(\d+)", listing, re.MULTILINE)
+    if size is None:
+        raise BuildError("the sealed file system can't be read")
+    erased = 0
+    with disk.open("r+b") as file:
+        punching = True
+        for extent in free_blocks(listing, int(size[1])):
+            task.check()
+            extent = Extent(ROOT_OFFSET + extent.offset, extent.length)
+            punching = punching and _punch(file.fileno(), extent)
+            if not punching:
+                for at in range(extent.offset, extent.end, MIB):
+                    os.pwrite(file.fileno(), bytes(min(MIB, extent.end - at)), at)
+            erased += extent.length
+        os.fsync(file.fileno())
+    return erased

@@ -1,0 +1,145 @@
+"""How far a boot has come, from what the guest prints on its serial console."""
+
+from __future__ import annotations
+
+import enum
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+
+class Phase(enum.IntEnum):
+    """The phases of a boot, in order."""
+
+    FIRMWARE = 0
+    BOOTLOADER = 1
+    KERNEL = 2
+    INIT = 3
+    NETWORK = 4
+    CLOUD_INIT = 5
+    SSHD = 6
+    READY = 7
+
+    @property
+    def title(self) -> str:
+        return self.name.lower().replace("_", "-")
+
+
+_MARKS: tuple[tuple[Phase, re.Pattern[str]], ...] = tuple(
+    (phase, re.compile(pattern))
+    for phase, pattern in (
+        (Phase.BOOTLOADER, r"GRUB |Booting `|BdsDxe: starting Boot|systemd-boot|SYSLINUX"),
+        (Phase.KERNEL, r"Linux version \d|EFI stub: |\[    0\.000000\]|Loading, please wait"),
+        (
+            Phase.INIT,
+            r"systemd\[1\]: |Welcome to |Begin: Running /scripts/init-bottom|INIT: version",
+        ),
+        (
+            Phase.NETWORK,
+            r"Cloud-init v\. \S+ running 'init-local'|Network Configuration|network-pre\.target"
+            r"|Reached target Preparation for Network|Starting Raise network",
+        ),
+        (Phase.CLOUD_INIT, r"Cloud-init v\. \S+ running 'init'|Reached target Cloud-config"),
+        (
+            Phase.SSHD,
+            r"Started ssh\.service|Started (sshd\.service|OpenBSD Secure Shell server|OpenSSH)",
+        ),
+    )
+)
+
+_FATAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), reason)
+    for pattern, reason in (
+        (
+            r"No bootable device|Boot failed: not a bootable disk",
+            "the firmware found nothing to boot",
+        ),
+        (r"BdsDxe: No bootable option|UEFI Interactive Shell|Shell>", "UEFI found nothing to boot"),
+        (r"Access Denied$|bad shim signature|Security Violation", "secure boot refused the loader"),
+        (r"grub rescue>|^grub>", "GRUB did not find its configuration"),
+        (r"Kernel panic - not syncing: (.*)", "kernel panic: {}"),
+        (r"ALERT!\s+(.*)", "the initramfs did not find the root file system: {}"),
+        (r"Gave up waiting for root", "the initramfs did not find the root file system"),
+        (r"You are in (emergency|rescue) mode", "systemd stopped in {} mode"),
+    )
+)
+
+_ESCAPES = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|c)|[\x00-\x08\x0e-\x1a]")
+
+
+def plain(text: str) -> str:
+    """Without terminal control sequences."""
+    return _ESCAPES.sub("", text).replace("\r", "")
+
+
+class Tracker:
+    """Fed the console's bytes; thread-safe. Phases only go forward: a reset of
+    the guest ends a build, so there is no second boot to track."""
+
+    def __init__(
+        self,
+        on_phase: Callable[[Phase], object] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+        keep: int = 40,
+    ) -> None:
+        self._on_phase = on_phase
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._rest = ""
+        self._lines: deque[str] = deque(maxlen=keep)
+        self._phase = Phase.FIRMWARE
+        self._started = clock()
+        self._entered: dict[Phase, float] = {Phase.FIRMWARE: 0.0}
+        self.fatal = ""
+        """Why this boot can't succeed any more, in words; empty while it can."""
+        self.heard = clock()
+        """When the guest last printed something, by `clock`."""
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds from the start until each phase that was reached."""
+        with self._lock:
+            return {phase.title: round(at, 1) for phase, at in self._entered.items()}
+
+    def last_lines(self, count: int = 20) -> str:
+        with self._lock:
+            lines = [*self._lines, *([self._rest] if self._rest.strip() else [])]
+        return "\n".join(lines[-count:])
+
+    def feed(self, data: bytes) -> None:
+        self.heard = self._clock()
+        with self._lock:
+            text = self._rest + data.decode(errors="replace")
+            *lines, rest = plain(text).split("\n")
+            # prompts end without a line break, so an unfinished line counts too;
+            # an unfinished escape sequence is kept as it came
+            self._rest = text.rpartition("\n")[2][-4096:]
+            self._lines.extend(line for line in lines if line.strip())
+        for line in (*lines, rest):
+            self._judge(line)
+
+    def _judge(self, line: str) -> None:
+        for phase, pattern in _MARKS:
+            if phase > self._phase and pattern.search(line):
+                self.enter(phase)
+        if not self.fatal:
+            for pattern, reason in _FATAL:
+                match = pattern.search(line)
+                if match:
+                    self.fatal = reason.format(*match.groups()).strip(" :")
+                    break
+
+    def enter(self, phase: Phase) -> None:
+        """Note that the boot has come this far (also from other evidence)."""
+        with self._lock:
+            if phase <= self._phase and phase in self._entered:
+                return
+            self._phase = phase
+            self._entered[phase] = self._clock() - self._started
+        self._on_phase(phase)

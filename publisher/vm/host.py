@@ -1,0 +1,120 @@
+"""What this machine must have to build and boot guests, for `doctor` and for early errors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.errors import HostError
+from publisher.model import Arch, Noun
+from publisher.vm.arch import Platform, platform_of
+
+_SYSTEM_PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DOCTOR = "run `publish doctor --fix`"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement(Noun):
+    """A command or file that the host must have; `package` is Debian's."""
+
+    name: str
+    why: str
+    package: str
+    found: bool
+
+
+_COMMANDS = (
+    ("qemu-img", "makes throwaway overlays of disks", "qemu-utils"),
+    ("mmdebstrap", "installs Debian into a directory", "mmdebstrap"),
+    ("unshare", "gives the installation its own namespaces", "util-linux"),
+    ("setpriv", "ends children when this program dies", "util-linux"),
+    ("tar", "packs the installation", "tar"),
+    ("mke2fs", "makes the root file system", "e2fsprogs"),
+    ("e2fsck", "proves that the sealed file system is clean", "e2fsprogs"),
+    ("debugfs", "reads the sealed file system", "e2fsprogs"),
+    ("dumpe2fs", "finds free blocks, to erase deleted data", "e2fsprogs"),
+    ("mformat", "makes the EFI system partition", "mtools"),
+    ("mcopy", "fills the EFI system partition", "mtools"),
+    ("ssh", "runs the build steps in the guest", "openssh-client"),
+    ("ssh-keygen", "makes a key pair for each build", "openssh-client"),
+)
+_USER_COMMANDS = (("newuidmap", "lets a normal user own an installation's files", "uidmap"),)
+_FILES = (
+    (
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "checks Debian's signatures",
+        "debian-archive-keyring",
+    ),
+)
+
+
+def which(command: str) -> str | None:
+    """The command's path; looks in the sbin directories too, which a user's PATH may lack."""
+    return shutil.which(command) or shutil.which(command, path=_SYSTEM_PATHS)
+
+
+def require(command: str) -> str:
+    """The command's path. Raises HostError with its Debian package when it is missing."""
+    path = which(command)
+    if path is None:
+        raise _missing(command)
+    return path
+
+
+def _missing(command: str) -> HostError:
+    for requirement in requirements():
+        if requirement.name == command:
+            return HostError(
+                f"{command} is not installed: it {requirement.why}",
+                hint=f"{DOCTOR}, or install the Debian package {requirement.package}",
+            )
+    return HostError(f"{command} is not installed", hint=DOCTOR)
+
+
+def efi_firmware(platform: Platform, *, secure: bool = False) -> tuple[Path, Path]:
+    """Paths of EDK II's code and of the template of its variables.
+
+    Raises HostError when none is installed."""
+    for code, variables in platform.efi_secure if secure else platform.efi:
+        if Path(code).is_file() and Path(variables).is_file():
+            return Path(code), Path(variables)
+    raise HostError(
+        "no UEFI firmware for virtual machines is installed",
+        hint=f"{DOCTOR}, or install the Debian package {platform.efi_package}",
+    )
+
+
+def requirements(arch: Arch = "x86_64", *, user: bool | None = None) -> Sequence[Requirement]:
+    """Everything that building and booting needs, present or not.
+
+    `user`: also what only a normal user (not root) needs; None asks the system."""
+    platform = platform_of(arch)
+    by_user = os.geteuid() != 0 if user is None else user
+    commands = [(platform.qemu, "runs the guest", platform.qemu_package), *_COMMANDS]
+    if by_user:
+        commands += _USER_COMMANDS
+    found = [
+        Requirement(name, why, package, which(name) is not None) for name, why, package in commands
+    ]
+    found += [Requirement(name, why, package, Path(name).exists()) for name, why, package in _FILES]
+    code, variables = platform.efi[0]
+    present = any(Path(c).is_file() and Path(v).is_file() for c, v in platform.efi)
+    found.append(
+        Requirement(f"{code} and {variables}", "boots by UEFI", platform.efi_package, present)
+    )
+    return found
+
+
+def require_all(arch: Arch) -> None:
+    """Raise one HostError that names everything missing."""
+    missing = [r for r in requirements(arch) if not r.found]
+    if missing:
+        names = ", ".join(f"{r.name} ({r.package})" for r in missing)
+        packages = " ".join(sorted({r.package for r in missing}))
+        raise HostError(
+            f"this machine lacks {names}",
+            hint=f"{DOCTOR}, or: apt-get install {packages}",
+        )

@@ -1,0 +1,325 @@
+"""A running guest: QEMU driven over QMP, its console tracked, its death noticed at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, cast
+
+from publisher.errors import BootError, BuildError, HostError, PublishError
+from publisher.model import Arch
+from publisher.task import Task
+from publisher.vm import process
+from publisher.vm.accelerator import Accelerator, cpus, probe
+from publisher.vm.arch import platform_of
+from publisher.vm.console import Phase, Tracker
+
+T = TypeVar("T")
+
+ANSWER = 60.0
+"""Seconds that QEMU may take to answer a QMP command."""
+STALL = 300.0
+"""Seconds without any sign of life from a booting guest before giving up."""
+BOOT = 1800.0
+"""Seconds that a boot may take, however alive it looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A disk file as a virtio disk. Deleted blocks become holes in the file."""
+
+    path: Path
+    format: Literal["raw", "qcow2"] = "raw"
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The machine; it boots from the first drive. `firmware_code` and
+    `firmware_variables` (a private copy) are EDK II's, None boots by BIOS.
+    `log` gets all that the console prints."""
+
+    drives: Sequence[Drive]
+    log: Path
+    arch: Arch = "x86_64"
+    memory: int = 1024
+    """MiB"""
+    firmware_code: Path | None = None
+    firmware_variables: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _comma(path: Path) -> str:
+    """A path inside a QEMU option, where a comma is doubled."""
+    return str(path).replace(",", ",,")
+
+
+def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: int) -> list[str]:
+    """QEMU's command line; `qmp` and `console` are connected sockets' numbers."""
+    platform = platform_of(hardware.arch)
+    argv = [platform.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    argv += ["-machine", platform.machine, *accelerator.arguments]
+    argv += ["-smp", str(cpus()), "-m", str(hardware.memory)]
+    argv += ["-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"]
+    argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
+    argv += ["-object", "rng-random,id=rng,filename=/dev/urandom"]
+    argv += ["-device", "virtio-rng-pci,rng=rng", "-device", "pvpanic"]
+    argv += ["-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:0-:22"]
+    argv += ["-device", "virtio-net-pci,netdev=net,romfile="]
+    if hardware.firmware_code is not None and hardware.firmware_variables is not None:
+        code, variables = _comma(hardware.firmware_code), _comma(hardware.firmware_variables)
+        argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}"]
+        argv += ["-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
+    for number, drive in enumerate(hardware.drives):
+        mode = "readonly=on" if drive.read_only else "discard=unmap,detect-zeroes=unmap"
+        # cache=unsafe: the guest's flushes are not worth waiting for, because a
+        # build that the host's crash interrupts starts again anyway
+        argv += [
+            "-drive",
+            f"if=none,id=disk{number},format={drive.format},cache=unsafe,{mode},"
+            f"file={_comma(drive.path)}",
+            "-device",
+            f"virtio-blk-pci,drive=disk{number},bootindex={number}",
+        ]
+    return argv
+
+
+class Machine:
+    """A context: entering starts QEMU, leaving kills it. All methods are for one
+    thread; cancelling the task kills the guest within half a second."""
+
+    def __init__(
+        self, hardware: Hardware, task: Task, accelerator: Accelerator | None = None
+    ) -> None:
+        self.hardware = hardware
+        self.task = task
+        self.accelerator = accelerator or probe(hardware.arch)
+        self.tracker = Tracker(lambda phase: task.phase(f"booting: {phase.title}"))
+        self.ssh_port = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="qemu", daemon=True)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = threading.Event()
+        self._fault: PublishError | None = None
+        self._shutdown = ""
+        self._stderr = b""
+        self._stop: list[Callable[[], Coroutine[Any, Any, object]]] = []
+
+    # -- life
+
+    def __enter__(self) -> Self:
+        self.task.check()
+        self._thread.start()
+        try:
+            self._call(self._start(), ANSWER)
+            self.ssh_port = self._forwarded_port()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, PublishError):
+                raise
+            said = self._stderr.decode(errors="replace").strip()
+            if isinstance(error, (OSError, EOFError, TimeoutError)) or said:
+                raise HostError(f"QEMU could not start: {said or error}") from error
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the guest if it still runs; nothing of it stays."""
+        if self._loop.is_closed():
+            return
+        if self._process is not None:
+            process.kill(self._process)
+        if self._thread.is_alive():
+            with contextlib.suppress(TimeoutError):
+                self._call(self._finish(), 10)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+        self._loop.close()
+
+    def _call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise
+
+    async def _start(self) -> None:
+        from qemu.qmp import QMPClient
+
+        ours, theirs = socket.socketpair()
+        console, guest = socket.socketpair()
+        with theirs, guest:
+            argv = arguments(self.hardware, self.accelerator, theirs.fileno(), guest.fileno())
+            # started in this thread, because it lives exactly as long as the guest may
+            self._process = process.spawn(
+                argv,
+                stderr=subprocess.PIPE,
+                env=self.hardware.environment or None,
+                pass_fds=(theirs.fileno(), guest.fileno()),
+            )
+        client = QMPClient("guest")
+        self._client = client
+        self._tasks = [
+            asyncio.create_task(self._watch(self._process)),
+            asyncio.create_task(self._listen(console)),
+            asyncio.create_task(self._obey()),
+        ]
+        await client.connect(ours)
+        self._tasks.append(asyncio.create_task(self._events()))
+
+    async def _finish(self) -> None:
+        tasks = getattr(self, "_tasks", [])
+        if tasks:
+            # the console's last words, then the rest may stop
+            await asyncio.wait(tasks[:2], timeout=2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        client = getattr(self, "_client", None)
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await client.disconnect()
+        await self._loop.shutdown_default_executor()
+
+    async def _watch(self, child: subprocess.Popen[bytes]) -> None:
+        def read() -> None:
+            assert child.stderr is not None
+            with child.stderr:
+                self._stderr = child.stderr.read()[-4000:]
+            child.wait()
+
+        await asyncio.to_thread(read)
+        self._ended.set()
+
+    async def _listen(self, console: socket.socket) -> None:
+        with console, self.hardware.log.open("ab", buffering=0) as log:
+            console.setblocking(False)
+            while True:
+                try:
+                    data = await self._loop.sock_recv(console, 65536)
+                except ConnectionResetError:
+                    return
+                if not data:
+                    return
+                log.write(data)
+                self.tracker.feed(data)
+
+    async def _obey(self) -> None:
+        while not self.task.cancellation.cancelled:
+            await asyncio.sleep(process.POLL)
+        if self._process is not None:
+            self._process.kill()
+
+    async def _events(self) -> None:
+        async for event in self._client.events:
+            name, data = event["event"], cast(dict[str, Any], event.get("data", {}))
+            if name == "SHUTDOWN":
+                self._shutdown = str(data.get("reason", "unknown"))
+            elif name == "GUEST_PANICKED":
+                self._fault = self._boot_error("the guest's kernel panicked")
+            elif name == "BLOCK_IO_ERROR" and data.get("action") != "ignore":
+                self._fault = (
+                    full(self.hardware.drives[0].path.parent)
+                    if data.get("nospace")
+                    else HostError(f"the guest's disk failed: {data.get('reason', 'I/O error')}")
+                )
+
+    # -- questions
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def _boot_error(self, why: str) -> BootError:
+        """`why`, with the phase that was reached and what the console said last."""
+        last = self.tracker.last_lines()
+        phase = self.tracker.phase.title
+        where = "while running" if self.tracker.phase is Phase.READY else f"in phase {phase}"
+        return BootError(
+            f"the guest failed {where}: {why}"
+            + (f"; its console said last:\n{last}" if last else "; its console printed nothing"),
+            phase=phase,
+            console=last,
+            hint=f"everything that it printed is in {self.hardware.log}",
+        )
+
+    def check(self) -> None:
+        """Raise what ended or will end this guest: cancellation, a full disk of the
+        host, a panic, a boot that can't go on."""
+        self.task.check()
+        if self._fault is not None:
+            raise self._fault
+        fatal = self.tracker.fatal
+        if fatal and (self.tracker.phase < Phase.READY or fatal.startswith("kernel panic")):
+            raise self._boot_error(fatal)
+        if self.ended:
+            raise self._boot_error(self._end())
+
+    def _end(self) -> str:
+        if self._shutdown == "guest-reset":
+            return "it restarted"
+        if self._shutdown == "guest-shutdown":
+            return "it powered off"
+        said = self._stderr.decode(errors="replace").strip().splitlines()
+        return f"QEMU ended ({said[-1]})" if said else "QEMU ended"
+
+    def boot_error(self, why: str) -> BootError:
+        return self._boot_error(why)
+
+    def execute(self, command: str, **arguments: object) -> object:
+        """One QMP command. Raises BuildError when QEMU refuses it."""
+        from qemu.qmp import QMPError
+
+        try:
+            return self._call(self._client.execute(command, arguments or None), ANSWER)
+        except QMPError as error:
+            self.check()
+            raise BuildError(f"QEMU refused {command}: {error}") from error
+
+    def _forwarded_port(self) -> int:
+        """The port on loopback that leads to the guest's sshd: QEMU lets the
+        kernel choose one, so that two builds never race for it."""
+        text = str(self.execute("human-monitor-command", **{"command-line": "info usernet"}))
+        match = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s", text)
+        if match is None:
+            raise HostError(f"QEMU forwards no port to the guest: {text.strip()}")
+        return int(match[1])
+
+    def wait_down(self, timeout: float) -> None:
+        """Wait until the guest has powered itself off. Raises BuildError when it
+        restarts, dies, or is still up after `timeout` seconds."""
+        deadline = self.task.clock.monotonic() + timeout
+        while not self._ended.wait(process.POLL):
+            self.task.check()
+            if self._fault is not None:
+                raise self._fault
+            if self.task.clock.monotonic() > deadline:
+                raise self._boot_error(f"it did not power off within {timeout:.0f} s")
+        self.task.check()
+        if self._shutdown != "guest-shutdown":
+            raise self._boot_error(self._end())
+
+
+def full(directory: Path) -> HostError:
+    """The error for a file system without space."""
+    return HostError(
+        f"no space left on the file system of {directory}",
+        hint="free some space or set another state directory, then run the same command again",
+    )

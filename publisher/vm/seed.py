@@ -1,0 +1,97 @@
+"""A NoCloud seed: the small disk from which cloud-init learns our keys.
+
+https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from publisher.errors import HostError
+from publisher.model import MIB
+from publisher.task import Task
+from publisher.vm import process
+from publisher.vm.keys import Keys
+
+_NETWORK = {
+    "version": 2,
+    "ethernets": {"all": {"match": {"name": "e*"}, "dhcp4": True, "dhcp6": False}},
+}
+
+
+def _cloud_config(config: dict[str, object]) -> str:
+    # JSON is YAML
+    return "#cloud-config\n" + json.dumps(config, indent=1) + "\n"
+
+
+def _host_keys(keys: Keys) -> dict[str, object]:
+    return {"ed25519_private": keys.host_private, "ed25519_public": keys.host_public}
+
+
+def for_build(keys: Keys, drop_in: str) -> str:
+    """User data for a build: root's login by our key, and nothing else of
+    cloud-init's first boot, which belongs to the image's user. `drop_in` is the
+    path of the sshd configuration that lets root in; sealing removes it."""
+    allow = f"printf 'PermitRootLogin prohibit-password\\n' > {drop_in}"
+    return _cloud_config(
+        {
+            "disable_root": False,
+            "users": [{"name": "root", "ssh_authorized_keys": [keys.user_public]}],
+            "ssh_deletekeys": True,
+            "ssh_genkeytypes": [],
+            "ssh_keys": _host_keys(keys),
+            "bootcmd": [["sh", "-c", allow]],
+            "cloud_init_modules": ["bootcmd", "users-groups", "ssh"],
+            "cloud_config_modules": [],
+            "cloud_final_modules": [],
+        }
+    )
+
+
+def for_login(keys: Keys, user: str) -> str:
+    """User data as a customer would give them: a user, and the host key that we expect."""
+    return _cloud_config(
+        {
+            "users": [
+                {
+                    "name": user,
+                    "shell": "/bin/sh",
+                    "ssh_authorized_keys": [keys.user_public],
+                    "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                }
+            ],
+            "ssh_deletekeys": True,
+            "ssh_genkeytypes": ["ed25519"],
+            "ssh_keys": _host_keys(keys),
+        }
+    )
+
+
+def write(path: Path, user_data: str, instance: str, task: Task) -> Path:
+    """A FAT disk labelled CIDATA at `path`; `instance` names the boot, so that
+    cloud-init takes it for a new machine."""
+    directory = path.with_name(path.name + ".files")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    files = {
+        "meta-data": json.dumps({"instance-id": instance, "local-hostname": "localhost"}),
+        "user-data": user_data,
+        "network-config": json.dumps(_NETWORK),
+    }
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    with path.open("wb") as file:
+        path.chmod(0o600)
+        file.truncate(MIB)
+    image = str(path)
+    for argv in (
+        ["mformat", "-i", image, "-v", "CIDATA", "::"],
+        ["mcopy", "-i", image, *(str(directory / name) for name in files), "::"],
+    ):
+        done = process.run(argv, task)
+        if done.status:
+            raise HostError(f"{argv[0]} failed: {done.text}")
+    for name in files:
+        (directory / name).unlink()
+    directory.rmdir()
+    return path

@@ -1,0 +1,291 @@
+"""A shell in the guest over OpenSSH: one connection, commands streamed, trees copied by tar."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import shlex
+import socket
+import stat
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from publisher.errors import BuildError
+from publisher.vm import process
+from publisher.vm.console import Phase
+from publisher.vm.host import require
+from publisher.vm.keys import ALIAS, Keys
+from publisher.vm.machine import BOOT, STALL, Machine
+
+BANNER = 20.0
+"""Seconds to wait for sshd's first line; an emulated guest is slow to fork."""
+HANDSHAKE = 120
+"""Seconds for a whole login under emulation on a busy host."""
+
+
+def listening(port: int, timeout: float) -> bool:
+    """True when an SSH server answers. The port alone says nothing: QEMU accepts
+    connections before the guest does."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout) as connection:
+            return connection.recv(4).startswith(b"SSH-")
+    except OSError:
+        return False
+
+
+class Shell:
+    """Login of one user in a Machine; a context that ends with the connection."""
+
+    def __init__(self, machine: Machine, keys: Keys, user: str = "root") -> None:
+        self._machine = machine
+        self._keys = keys
+        self._user = user
+        self._master: subprocess.Popen[bytes] | None = None
+        self._directory = keys.identity.parent
+
+    # -- connection
+
+    def _ssh(self, *options: str) -> list[str]:
+        # ControlPath is relative to the working directory, because a socket's
+        # path has at most 107 bytes
+        settings = {
+            "BatchMode": "yes",
+            "ConnectTimeout": str(HANDSHAKE),
+            "ControlPath": "control",
+            "GlobalKnownHostsFile": "/dev/null",
+            "HostKeyAlias": ALIAS,
+            "IdentitiesOnly": "yes",
+            "IdentityAgent": "none",
+            "IdentityFile": self._keys.identity.name,
+            "LogLevel": "ERROR",
+            "PreferredAuthentications": "publickey",
+            "ServerAliveCountMax": "20",
+            "ServerAliveInterval": "30",
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": self._keys.known_hosts.name,
+        }
+        argv = ["ssh", "-F", "none", "-p", str(self._machine.ssh_port), "-l", self._user]
+        for name, value in settings.items():
+            argv += ["-o", f"{name}={value}"]
+        return [*argv, *options]
+
+    def _login(self) -> str:
+        """One attempt; "" when logged in, otherwise what ssh said."""
+        (self._directory / "control").unlink(missing_ok=True)
+        master = process.spawn(
+            self._ssh(
+                *("-M", "-N", "-o", "PermitLocalCommand=yes", "-o", "LocalCommand=echo ready"),
+                "127.0.0.1",
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self._directory,
+        )
+        assert master.stdout is not None
+        assert master.stderr is not None
+        deadline = self._machine.task.clock.monotonic() + HANDSHAKE
+        try:
+            while self._machine.task.clock.monotonic() < deadline:
+                self._machine.check()
+                if select.select([master.stdout], [], [], process.POLL)[0]:
+                    if master.stdout.readline():
+                        self._master = master
+                        return ""
+                    break
+        finally:
+            if self._master is not master:
+                process.kill(master)
+                master.stdout.close()
+        with master.stderr:
+            said = master.stderr.read().decode(errors="replace").strip()
+        return said or f"no login within {HANDSHAKE} s"
+
+    def connect(self) -> None:
+        """Wait for the guest's sshd and log in. Raises BootError with the phase
+        that the boot did not leave."""
+        require("ssh")
+        machine, clock = self._machine, self._machine.task.clock
+        started = clock.monotonic()
+        delay = 0.25
+        said = ""
+        attempts = 0
+        while True:
+            machine.check()
+            if listening(machine.ssh_port, BANNER):
+                machine.tracker.enter(Phase.SSHD)
+                said = self._login()
+                if not said:
+                    machine.tracker.enter(Phase.READY)
+                    return
+                # sshd may answer before cloud-init has put our keys in place
+                attempts += 1
+                if attempts >= 20:
+                    raise machine.boot_error(f"sshd answers but refuses the login: {said}")
+            now = clock.monotonic()
+            silent = now - max(machine.tracker.heard, started)
+            if silent > STALL:
+                raise machine.boot_error(f"no sign of life for {silent:.0f} s")
+            if now - started > BOOT:
+                raise machine.boot_error(f"no login after {now - started:.0f} s {said}".rstrip())
+            machine.task.cancellation.wait(delay)
+            delay = min(delay * 1.5, 3.0)
+
+    def close(self) -> None:
+        master, self._master = self._master, None
+        if master is not None:
+            process.kill(master)
+            for pipe in (master.stdout, master.stderr):
+                if pipe is not None:
+                    pipe.close()
+        (self._directory / "control").unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.connect()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- commands
+
+    def command(
+        self,
+        command: str,
+        *,
+        stdin: Iterable[bytes] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> process.Completed:
+        """Run one command line of the guest's shell; its stdout and stderr come as
+        lines. Raises BootError when the guest dies under it."""
+        done = process.run(
+            self._ssh("-T", "127.0.0.1", command),
+            self._machine.task,
+            stdin=stdin,
+            on_line=on_line,
+            cwd=self._directory,
+        )
+        if done.status == 255 or done.status < 0:  # ssh itself failed
+            with contextlib.suppress(TimeoutError):
+                self._machine._ended.wait(2)
+            self._machine.check()
+        return done
+
+    def script(
+        self,
+        text: str,
+        *,
+        on_line: Callable[[str], None] | None = None,
+        interpreter: str = "sh -eu",
+    ) -> process.Completed:
+        """Run a script; its standard input is empty, its text stays in the guest's
+        memory (/run) and is removed."""
+        file = "/run/publisher-script"
+        command = (
+            f"umask 077; cat > {file}; umask 022; "
+            f"export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8; cd /; "
+            f"{interpreter} {file} </dev/null 2>&1; status=$?; rm -f {file}; exit $status"
+        )
+        return self.command(command, stdin=[text.encode()], on_line=on_line)
+
+    def output(self, command: str) -> str:
+        """What a short command printed. Raises BuildError when it fails."""
+        done = self.command(command)
+        if done.status:
+            raise BuildError(f"`{command}` failed in the guest: {done.text}")
+        return done.text
+
+    # -- copying
+
+    def ids(self, owner: str) -> tuple[int, int]:
+        """The guest's numbers for "user:group" (the user's own group without one)."""
+        user, _, group = owner.partition(":")
+        quoted = shlex.quote(user)
+        find_user = f"id -u {quoted}" if not user.isdigit() else f"echo {quoted}"
+        find_group = f"id -g {quoted}"
+        if group:
+            wanted = shlex.quote(group)
+            find_group = (
+                f"echo {wanted}"
+                if group.isdigit()
+                else f"getent group {wanted} | cut -d: -f3 | grep ."
+            )
+        done = self.command(f"{find_user} && {find_group}")
+        numbers = done.text.split()
+        if done.status or len(numbers) != 2 or not all(n.isdigit() for n in numbers):
+            raise BuildError(f"there is no user or group {owner!r} in the guest")
+        return int(numbers[0]), int(numbers[1])
+
+    def copy(self, source: Path, to: str, *, mode: int | None, owner: str) -> None:
+        """Copy a file, or a directory's contents, into the guest.
+
+        A file goes to the path `to`, or into it when it ends with "/". `mode`
+        is for files; directories keep theirs. Links are copied as links.
+        """
+        uid, gid = self.ids(owner)
+        if source.is_dir():
+            into, name = to, ""
+        elif to.endswith("/"):
+            into, name = to, source.name
+        else:
+            into, name = str(Path(to).parent), Path(to).name
+        target = shlex.quote(into)
+        done = self.command(
+            f"mkdir -p {target} && tar -xpf - --numeric-owner --same-owner "
+            f"--no-overwrite-dir -C {target}",
+            stdin=archive(source, name, mode=mode, uid=uid, gid=gid),
+        )
+        if done.status:
+            raise BuildError(f"copying to {to} failed in the guest: {done.text}")
+
+
+def archive(source: Path, name: str, *, mode: int | None, uid: int, gid: int) -> Iterator[bytes]:
+    """A tar stream of a file (as `name`) or of a directory's contents."""
+
+    def info(path: Path, inside: str) -> tarfile.TarInfo:
+        status = path.lstat()
+        entry = tarfile.TarInfo(inside)
+        entry.uid, entry.gid = uid, gid
+        entry.mtime = int(status.st_mtime)
+        entry.mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISLNK(status.st_mode):
+            entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, os.readlink(path), 0o777
+        elif stat.S_ISDIR(status.st_mode):
+            entry.type = tarfile.DIRTYPE
+        elif stat.S_ISREG(status.st_mode):
+            entry.size = status.st_size
+            entry.mode = mode if mode is not None else entry.mode
+        else:
+            raise BuildError(f"{path} is neither a file, a directory nor a link")
+        return entry
+
+    paths = sorted(source.rglob("*")) if source.is_dir() else [source]
+    for path in paths:
+        entry = info(path, path.relative_to(source).as_posix() if path != source else name)
+        yield entry.tobuf(tarfile.PAX_FORMAT)
+        if entry.isreg():
+            left = entry.size
+            with path.open("rb") as file:
+                while left and (data := file.read(min(left, 1 << 20))):
+                    left -= len(data)
+                    yield data
+            if left:
+                raise BuildError(f"{path} became shorter while it was copied")
+            yield bytes(-entry.size % tarfile.BLOCKSIZE)
+    end = io.BytesIO()
+    end.write(bytes(2 * tarfile.BLOCKSIZE))
+    yield end.getvalue()
