@@ -86,7 +86,7 @@ def test_the_command_tells_its_version(wheel: Path) -> None:
 
 def test_the_command_prints_the_schema_with_every_provider(wheel: Path) -> None:
     schema = json.loads(python(wheel, PUBLISH, "schema"))
-    assert {"aws", "gcp", "azure"} <= set(schema["properties"]["targets"]["properties"])
+    assert {"aws", "gcp", "azure"} <= set(schema["$defs"]["Targets"]["properties"])
 
 
 def test_the_providers_come_from_the_wheel(wheel: Path) -> None:
