@@ -1,1 +1,1 @@
-"""."""
+"""Microsoft Azure: images as versions in a Compute Gallery."""
