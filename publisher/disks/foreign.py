@@ -1,5 +1,5 @@
-"""Disk files of other tools (qcow2, vmdk, vhd, vhdx, vdi, raw, OVA, and any of
-them compressed), read through qemu-img."""
+"""Disk files of other tools (qcow2, vmdk, vhd, vhdx, vdi, raw, and OVA), read
+through qemu-img."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from publisher.disks import vhd
-from publisher.disks.formats import compressed, ova
+from publisher.disks.formats import ova
 from publisher.errors import HostError, PublishError
 from publisher.task import Task
 
@@ -31,36 +32,30 @@ def describe(path: Path) -> dict[str, Any]:
     Raises PublishError when the file is missing, not a disk, or names another
     file that would be read with it (a backing file of somebody else's making).
     """
-    if not path.is_file():
-        raise PublishError(f"{path} does not exist or is not a file", hint="check the path")
-    source = _Source(path)
-    info = source.info()
-    if info.get("backing-filename") or info.get("data-file"):
-        raise PublishError(
-            f"{path} needs another file ({info.get('backing-filename')})",
-            hint="flatten it first: qemu-img convert",
-        )
-    source.refuse_strangers(info)
-    source.refuse_damaged(info["format"])
-    return info
+    return _Source(path).examine()
 
 
 class _Source:
     """A disk file as qemu-img is to open it: by its name; with the format where
     qemu-img's guess is wrong; as a part of the file for the disk in an OVA."""
 
-    def __init__(self, path: Path, kind: str = "") -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, kind: str = "", check: Callable[[], None] = lambda: None
+    ) -> None:
+        if not path.is_file():
+            raise PublishError(f"{path} does not exist or is not a file", hint="check the path")
+        # Absolute, or qemu-img takes what stands before a colon for a protocol.
+        self.path = path = path.absolute()
         self.name = str(path)
         self._kind = kind
         self._packed = not kind and ova.is_ova(path)
         if self._packed:
-            inside = ova.find_disk(path, lambda: None)
+            inside = ova.find_disk(path, check)
             part = {
                 "driver": "raw",
                 "offset": inside.extent.offset,
                 "size": inside.extent.length,
-                "file": {"driver": "file", "filename": str(path.absolute())},
+                "file": {"driver": "file", "filename": str(path)},
             }
             self.name = "json:" + json.dumps({"driver": "vmdk", "file": part})
         elif not kind and _is_fixed_vhd(path):
@@ -70,6 +65,18 @@ class _Source:
         """`-f FORMAT` where the name does not say it."""
         kind = self._kind or kind
         return ["-f", kind] if kind and not self._packed else []
+
+    def examine(self) -> dict[str, Any]:
+        """What `describe` says, with its refusals."""
+        info = self.info()
+        if info.get("backing-filename") or info.get("data-file"):
+            raise PublishError(
+                f"{self.path} needs another file ({info.get('backing-filename')})",
+                hint="flatten it first: qemu-img convert",
+            )
+        self.refuse_strangers(info)
+        self.refuse_damaged(info["format"])
+        return info
 
     def info(self) -> dict[str, Any]:
         answer = _qemu_img("info", "--output=json", *self.options(), self.name)
@@ -123,21 +130,9 @@ def _is_fixed_vhd(path: Path) -> bool:
 
 def convert(path: Path, into: Path, task: Task) -> Path:
     """Write the virtual bytes of any disk file as a sparse raw file."""
+    source = _Source(path, check=task.check)
+    info = source.examine()
     into.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file() and (packing := compressed.kind(path)):
-        unpacked = into.with_name(into.name + ".unpacked")
-        try:
-            task.phase(f"unpacking {path.name} ({packing})")
-            compressed.unpack(path, unpacked, task)
-            return _convert(unpacked, into, task)
-        finally:
-            unpacked.unlink(missing_ok=True)
-    return _convert(path, into, task)
-
-
-def _convert(path: Path, into: Path, task: Task) -> Path:
-    info = describe(path)
-    source = _Source(path)
     partial = into.with_name(into.name + ".partial")
     task.phase(f"converting {path.name} ({info['format']}) to raw")
     task.check()

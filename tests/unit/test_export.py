@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Callable
@@ -196,30 +195,6 @@ def test_without_qemu_img_the_package_is_named(
         write(disk, "vdi", "web.vdi")
     assert "qemu-utils" in caught.value.hint
     write(disk, "raw", "web.raw")
-
-
-@pytest.mark.parametrize(
-    ("tool", "suffix"), [("gzip", "gz"), ("xz", "xz"), ("bzip2", "bz2"), ("zstd", "zst")]
-)
-def test_compressed_files_are_read_by_what_they_are(
-    tool: str, suffix: str, tmp_path: Path, task: Task
-) -> None:
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed")
-    plain = tmp_path / "plain.raw"
-    plain.write_bytes(os.urandom(70_000) + bytes(2 * MIB) + os.urandom(442))
-    packed = tmp_path / "disk"
-    with packed.open("wb") as file:
-        subprocess.run([tool, "-1", "-c", plain], stdout=file, check=True)
-    back = foreign.convert(packed, tmp_path / "back.raw", task)
-    assert back.read_bytes() == plain.read_bytes()
-    assert back.stat().st_blocks * 512 < MIB
-    assert not list(tmp_path.glob("*.unpacked"))
-    whole = packed.read_bytes()
-    packed.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PublishError, match="damaged or cut short"):
-        foreign.convert(packed, tmp_path / "again.raw", task)
-    assert not list(tmp_path.glob("again*"))
 
 
 def test_a_vmdk_that_names_a_stranger_is_refused(tmp_path: Path, task: Task) -> None:
