@@ -21,9 +21,9 @@ def exit_code(error: BaseException) -> int:
 def describe(error: BaseException) -> list[str]:
     """What is printed: where and what, the cause, the next action."""
     if not isinstance(error, PublishError):
-        first = (str(error) or "no message").splitlines()[0]
+        words = str(error).strip().splitlines()
         return [
-            f"error: {type(error).__name__}: {first}",
+            f"error: {': '.join([type(error).__name__, *words[:1]])}",
             "  hint: this is a bug in cloud-image-publisher; run with --debug and report it",
         ]
     first, *more = f"{_who(error)}{error}".splitlines() or [""]

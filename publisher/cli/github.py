@@ -13,7 +13,7 @@ from typing import Literal, TextIO
 
 from publisher import events
 from publisher.cli.plain import INTERVAL, describe, progress_text
-from publisher.cli.progress import Board, result_lines
+from publisher.cli.progress import Board, result_lines, was_cancelled
 from publisher.cli.text import clean, encodable, show_seconds
 from publisher.model import Severity
 
@@ -108,7 +108,8 @@ class Actions:
                     self._end(event.step, "✗", show_seconds(event.seconds))
                     ANNOTATED.add(event.error)
                     hint = f"\n{event.hint}" if event.hint else ""
-                    self._print(annotation("error", event.error + hint, event.step))
+                    if not was_cancelled(event):
+                        self._print(annotation("error", event.error + hint, event.step))
                 case _:
                     pass
 

@@ -54,7 +54,7 @@ def draw(board: Board, now: float, width: int, height: int, glyphs: Glyphs) -> T
             details -= 1
             rows.append(detail)
     for row in rows:
-        _cut(row, width, glyphs)
+        cut(row, width, glyphs)
     return Text("\n").join(rows[: max(height - 1, 1)])
 
 
@@ -65,7 +65,8 @@ def _ordered(lanes: Iterable[Lane]) -> list[Lane]:
     return sorted(lanes, key=place)
 
 
-def _cut(row: Text, width: int, glyphs: Glyphs) -> None:
+def cut(row: Text, width: int, glyphs: Glyphs) -> None:
+    """Shorten a line to a width, with a sign that something is missing."""
     if row.cell_len > width:
         row.truncate(width - 1)
         row.append(glyphs.cut, style="dim")

@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.text import Text
 
 from publisher import events
-from publisher.cli.lanes import Glyphs, draw
+from publisher.cli.lanes import Glyphs, cut, draw
 from publisher.cli.plain import describe
-from publisher.cli.progress import Board, result_lines, retry_text
+from publisher.cli.progress import Board, result_lines, retry_text, was_cancelled
 from publisher.cli.text import clean, encodable, show_seconds
 from publisher.model import Severity
 
@@ -105,7 +105,11 @@ class LiveConsole:
             case events.StepFinished():
                 self._tails.pop(event.step, None)
                 took = f"{show_seconds(event.seconds):>12}"
-                return [self._text("✓", "green", event.step, took, clean(event.summary))]
+                done = self._text("✓", "green", event.step, took, clean(event.summary))
+                cut(done, self._console.width, self._glyphs)
+                return [done]
+            case events.StepFailed() if was_cancelled(event):
+                return [self._text("✗", "yellow", event.step, describe(event).removeprefix("✗ "))]
             case events.StepFailed():
                 shown = describe(event).removeprefix("✗ ")
                 tail = self._tails.pop(event.step, deque())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from publisher import events
-from publisher.cli.progress import Board, StepState, result_lines, retry_text
+from publisher.cli.progress import Board, StepState, result_lines, retry_text, was_cancelled
 from publisher.cli.text import (
     clean,
     encodable,
@@ -39,8 +39,6 @@ def progress_text(state: StepState, now: float) -> str:
 def describe(event: events.Event) -> str:
     """What a log says about an event, or "" where it says nothing."""
     match event:
-        case events.StepStarted():
-            return "started"
         case events.StepReused():
             return f"reused: {clean(event.reason)}"
         case events.StepPhase():
@@ -52,6 +50,8 @@ def describe(event: events.Event) -> str:
         case events.StepFinished():
             done = f"✓ done in {show_seconds(event.seconds)}"
             return f"{done}: {clean(event.summary)}" if event.summary else done
+        case events.StepFailed() if was_cancelled(event):
+            return f"✗ cancelled after {show_seconds(event.seconds)}"
         case events.StepFailed():
             first = clean(event.error.partition("\n")[0])
             return f"✗ failed after {show_seconds(event.seconds)}: {first}"
@@ -74,6 +74,7 @@ class Plain:
         self._lock = threading.Lock()
         self._board = Board(clock)
         self._last_progress: dict[str, float] = {}
+        self._phases: dict[str, str] = {}
         self._width = 0
 
     def __call__(self, event: events.Event) -> None:
@@ -93,7 +94,11 @@ class Plain:
                     self._progress(event)
                 case events.StepFinding() if event.finding.severity is Severity.NOTE:
                     pass
+                case events.StepPhase() if self._phases.get(event.step) == event.phase:
+                    pass
                 case _:
+                    if isinstance(event, events.StepPhase):
+                        self._phases[event.step] = event.phase
                     text = describe(event)
                     if text:
                         self._step(event.step, text)

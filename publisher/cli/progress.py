@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from publisher import events
 from publisher.cli.text import clean
+from publisher.errors import Cancelled
 
 WINDOW = 10.0
 """Seconds over which a rate is measured."""
@@ -65,7 +66,6 @@ class Lane:
     reused: set[str] = field(default_factory=set)
     failed: str = ""
     seconds: float = 0.0
-    summary: str = ""
 
     def label(self, step: str) -> str:
         """A step's id without the lane's name."""
@@ -80,7 +80,6 @@ class Board:
         self.started = clock()
         self.title = ""
         self.lanes: dict[str, Lane] = {}
-        self.failures = 0
 
     def elapsed(self) -> float:
         return self._clock() - self.started
@@ -106,9 +105,6 @@ class Board:
                 lane.seconds += event.seconds
                 if isinstance(event, events.StepFailed):
                     lane.failed = event.step
-                    self.failures += 1
-                else:
-                    lane.summary = event.summary or lane.summary
             case events.StepStarted():
                 self.lane(event.lane).running.pop(event.step, None)
                 self.state(event.step, event.lane)
@@ -137,6 +133,11 @@ class Board:
         if step not in running:
             running[step] = StepState(step, self._clock())
         return running[step]
+
+
+def was_cancelled(event: events.StepFailed) -> bool:
+    """Whether a step ended because the run was cancelled, and not by itself."""
+    return event.error == str(Cancelled())
 
 
 def retry_text(event: events.StepRetry) -> str:

@@ -182,6 +182,14 @@ def test_a_failed_step_shows_what_it_printed_last() -> None:
     assert text.count("exit status 100") == 1
 
 
+def test_what_a_step_made_is_cut_to_the_width() -> None:
+    screen = Screen()
+    screen.live(events.StepFinished("a.upload", "a", 1.0, "x" * 200))
+    (line,) = Text.from_ansi(screen.text()).plain.splitlines()
+    assert len(line) == 80
+    assert line.endswith("x…")
+
+
 def test_a_live_console_on_an_ascii_terminal_prints_ascii() -> None:
     screen = Screen("ascii")
     for event in STORY:

@@ -121,8 +121,6 @@ def test_plain_lines_tell_the_story_and_the_result_apart() -> None:
     assert log.getvalue().splitlines() == [
         "web 1.2.0: run run-1",
         "[ 0:00] build          reused: done yesterday",
-        "[ 0:00] nimbus.upload  started",
-        "[ 0:00] cirrus.upload  started",
         "[ 0:00] nimbus.upload  sending blocks",
         "[ 0:00] cirrus.upload  | ::error::not a command",
         "[ 0:00] cirrus.upload  ↻ attempt 1 failed, next in 2.5 s: 503 busy",
@@ -136,6 +134,18 @@ def test_plain_lines_tell_the_story_and_the_result_apart() -> None:
         "nimbus:north/img-1",
         "cirrus:demo/web-1-2-0",
         "manifest: /state/manifest.json",
+    ]
+
+
+def test_a_phase_that_goes_on_is_not_repeated() -> None:
+    log = io.StringIO()
+    plain = Plain(io.StringIO(), log, clock=lambda: 0.0)
+    for phase in ("waiting", "waiting", "reading", "waiting"):
+        plain(events.StepPhase("a.x", "a", phase))
+    assert [line.split()[-1] for line in log.getvalue().splitlines()] == [
+        "waiting",
+        "reading",
+        "waiting",
     ]
 
 
@@ -166,6 +176,15 @@ def test_a_failure_is_one_line_with_the_time_it_took() -> None:
     plain = Plain(io.StringIO(), log, clock=lambda: 0.0)
     plain(events.StepFailed("a.upload", "a", 3.2, "refused\nall of it", "log in"))
     assert log.getvalue() == "[ 0:00] a.upload  ✗ failed after 3.2 s: refused\n"
+
+
+def test_a_cancelled_step_is_no_failure() -> None:
+    log, (renderer, out) = io.StringIO(), actions()
+    cancelled = events.StepFailed("a.upload", "a", 3.2, "cancelled", "run again")
+    Plain(io.StringIO(), log, clock=lambda: 0.0)(cancelled)
+    renderer(cancelled)
+    assert log.getvalue() == "[ 0:00] a.upload  ✗ cancelled after 3.2 s\n"
+    assert "::error" not in out.getvalue()
 
 
 def test_plain_lines_work_where_there_is_only_ascii() -> None:
