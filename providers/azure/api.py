@@ -1,31 +1,29 @@
-"""The SDK slice: clients from the environment, and Azure's errors as ours.
+"""The SDK slice: one client, one way to call it and to wait for operations.
 
-AZURE_RESOURCE_MANAGER_ENDPOINT and AZURE_RESOURCE_MANAGER_AUDIENCE (as Azure
-Service Operator and Cluster API read them) point to another cloud; credentials
-come from azure-identity's DefaultAzureCredential. The SDK's retries are off.
+The SDK's retries and its polling threads are off: `task.retry` is the only policy.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from publisher.errors import (
-    CredentialsError,
-    ProviderError,
-    QuotaError,
-    UnreachableError,
+from providers.azure.credentials import (
+    CONNECT_TIMEOUT,
+    READ_TIMEOUT,
+    Credential,
+    endpoint,
+    is_loopback,
 )
+from providers.azure.errors import classify, is_gone
+from publisher.errors import ProviderError
 from publisher.provider import require
 from publisher.task import Cancellation, Retry, Task
 
 if TYPE_CHECKING:
-    from azure.core.credentials import AccessToken
     from azure.mgmt.compute import ComputeManagementClient
 
 T = TypeVar("T")
@@ -37,176 +35,6 @@ USAGES = "2026-04-01"
 GROUPS = "2021-04-01"
 SUBSCRIPTIONS = "2022-12-01"
 PERMISSIONS = "2022-04-01"
-
-CONNECT_TIMEOUT = 5
-READ_TIMEOUT = 20
-_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-# Codes of 409 that mean "another operation is under way": the same request
-# succeeds later.
-_BUSY = frozenset(
-    {
-        "AnotherOperationInProgress",
-        "Conflict",
-        "ConflictingConcurrentWriteNotAllowed",
-        "ConflictingUserInput",
-        "OperationPreempted",
-        "RetryableError",
-    }
-)
-_QUOTA = frozenset({"QuotaExceeded", "ResourceQuotaExceeded", "SubscriptionQuotaReached"})
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-
-
-def is_loopback(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname in _LOOPBACK
-
-
-def endpoint() -> tuple[str, str]:
-    """(URL of Resource Manager, scope of its tokens)."""
-    from azure.core.settings import settings
-    from azure.mgmt.core.tools import get_arm_endpoints
-
-    known = get_arm_endpoints(settings.azure_cloud())
-    url = os.environ.get("AZURE_RESOURCE_MANAGER_ENDPOINT") or known["resource_manager"]
-    audience = os.environ.get("AZURE_RESOURCE_MANAGER_AUDIENCE")
-    scope = f"{audience.rstrip('/')}/.default" if audience else known["credential_scopes"][0]
-    url = url.rstrip("/")
-    if urlsplit(url).scheme != "https" and not is_loopback(url):
-        raise UnreachableError(
-            f"a token must not travel over plain HTTP to {url}",
-            provider="azure",
-            hint="set AZURE_RESOURCE_MANAGER_ENDPOINT to an https URL",
-        )
-    return url, scope
-
-
-def classify(error: BaseException) -> ProviderError:
-    """The SDK's exception as a ProviderError. The message is Azure's own."""
-    from azure.core.exceptions import (
-        ClientAuthenticationError,
-        HttpResponseError,
-        ServiceRequestError,
-        ServiceResponseError,
-    )
-
-    if isinstance(error, ProviderError):
-        return error
-    if isinstance(error, (ServiceRequestError, ServiceResponseError)):
-        return UnreachableError(
-            f"Azure does not answer: {error.message.splitlines()[0][:300]}",
-            provider="azure",
-            transient=True,
-            hint="check the network, and AZURE_RESOURCE_MANAGER_ENDPOINT if it is set",
-        )
-    if isinstance(error, HttpResponseError) and error.response is not None:
-        return _refusal(error)
-    if isinstance(error, ClientAuthenticationError):
-        return credentials_refused(str(error.message))
-    return ProviderError(f"{type(error).__name__}: {error}", provider="azure")
-
-
-def credentials_refused(message: str) -> CredentialsError:
-    first = next(iter(message.strip().splitlines()), "")
-    return CredentialsError(
-        f"Azure does not accept these credentials: {first[:300]}",
-        provider="azure",
-        hint="log in with `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and "
-        "AZURE_CLIENT_SECRET (or a federated token or managed identity)",
-    )
-
-
-def _refusal(error: Any) -> ProviderError:
-    response = error.response
-    status = int(response.status_code)
-    code, message = _details(response)
-    message = message or str(error.message)
-    return refusal(status, code, message, response.headers.get("Retry-After"))
-
-
-def refusal(status: int, code: str, message: str, retry_after: str | None = None) -> ProviderError:
-    """The error for an HTTP status with Azure's own code and message."""
-    wait = float(retry_after) if retry_after and retry_after.isdigit() else None
-    text = f"{message} ({code})" if code else f"{message} (HTTP {status})"
-    if status == 401:
-        return credentials_refused(text)
-    if status == 403 and code in ("AuthorizationFailed", "LinkedAuthorizationFailed"):
-        return CredentialsError(
-            text,
-            provider="azure",
-            code=code,
-            hint='ask for the roles "Contributor" on the resource group '
-            'and "Compute Gallery Sharing Admin" on the gallery',
-        )
-    if code in _QUOTA or (code == "OperationNotAllowed" and "quota" in message.lower()):
-        return QuotaError(text, provider="azure", code=code, hint="ask Azure for a higher limit")
-    transient = status in _TRANSIENT or (status == 409 and code in _BUSY)
-    return ProviderError(text, provider="azure", code=code, transient=transient, retry_after=wait)
-
-
-def _details(response: Any) -> tuple[str, str]:
-    """code and message of an ARM error body, or of a failed operation."""
-    try:
-        response.read()
-        body = json.loads(response.text())
-        found = body.get("error") or body
-        return str(found.get("code", "")), str(found.get("message", ""))
-    except Exception:  # no JSON, or no body at all: the status says what is known
-        return "", ""
-
-
-def is_gone(error: ProviderError) -> bool:
-    return error.code in ("ResourceNotFound", "NotFound", "ResourceGroupNotFound")
-
-
-class Credential:
-    """DefaultAzureCredential whose failures say whether waiting may help.
-
-    A new chain for every token: MSAL remembers a failed answer for a minute,
-    which would defeat our retries. The pipeline keeps the token until it expires.
-    """
-
-    def get_token(self, *scopes: str, **_options: Any) -> AccessToken:
-        """Raises CredentialsError, UnreachableError, or a transient ProviderError."""
-        from azure.core.exceptions import AzureError
-        from azure.core.pipeline.transport import RequestsTransport
-        from azure.identity import DefaultAzureCredential
-
-        failures: list[ProviderError] = []
-
-        class Watched(RequestsTransport):  # type: ignore[misc]
-            def send(self, request: Any, **options: Any) -> Any:
-                try:
-                    response = super().send(request, **options)
-                except AzureError as error:
-                    failures.append(classify(error))
-                    raise
-                if response.status_code in _TRANSIENT:
-                    failures.append(
-                        refusal(
-                            response.status_code,
-                            "",
-                            "Azure's token service fails",
-                            response.headers.get("Retry-After"),
-                        )
-                    )
-                return response
-
-        local = is_loopback(os.environ.get("IDENTITY_ENDPOINT", ""))
-        transport = Watched(
-            connection_timeout=CONNECT_TIMEOUT,
-            read_timeout=READ_TIMEOUT,
-            use_env_settings=not local,
-        )
-        try:
-            with DefaultAzureCredential(transport=transport, retry_total=0) as chain:
-                return chain.get_token(*scopes)
-        except AzureError as error:
-            if failures:
-                raise failures[-1] from error
-            raise credentials_refused(str(error.message)) from error
-        except ValueError as error:  # a variable that azure-identity can't read
-            raise credentials_refused(str(error)) from error
 
 
 class Api:
@@ -227,6 +55,8 @@ class Api:
     def _connect(self) -> ComputeManagementClient:
         require("azure.identity", "azure")
         require("azure.mgmt.compute", "azure")
+        # Without a handler, Python prints the SDK's warnings over our own message.
+        logging.getLogger("azure").addHandler(logging.NullHandler())
         from azure.core.pipeline.policies import RetryPolicy, SansIOHTTPPolicy
         from azure.core.pipeline.transport import RequestsTransport
         from azure.mgmt.compute import ComputeManagementClient

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from providers.azure import api, sharing, tags
 from providers.azure import gallery as g
 from providers.azure.api import Api, Body
+from providers.azure.errors import is_gone
 from providers.azure.options import AzureOptions, Region, normal_region
 from providers.azure.refs import Ref
 from publisher.errors import ConflictError, ProviderError
@@ -93,7 +94,7 @@ class Check:
             try:
                 return self._api.read(path, version)
             except ProviderError as error:
-                if api.is_gone(error) or error.code == "SubscriptionNotFound":
+                if is_gone(error) or error.code == "SubscriptionNotFound":
                     return None
                 raise
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from providers.azure import api
 from providers.azure.api import DISKS, Api, Body
+from providers.azure.errors import is_gone
 from providers.azure.pages import Pages
 from publisher.errors import Cancelled, ProviderError
 from publisher.task import Task
@@ -86,7 +87,7 @@ class Disks:
                 timeout=_GONE_TIMEOUT,
             )
         except ProviderError as error:
-            if error.code != "InvalidVhd" and not api.is_gone(error):
+            if error.code != "InvalidVhd" and not is_gone(error):
                 raise
 
     def grant(self, name: str, access: str, task: Task) -> str:

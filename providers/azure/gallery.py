@@ -211,6 +211,8 @@ def writable(version: Body) -> Body:
     profile = {k: v for k, v in properties["publishingProfile"].items() if k != "publishedDate"}
     storage = properties["storageProfile"]
     os_disk = {k: v for k, v in storage["osDiskImage"].items() if k != "sizeInGB"}
+    kept = ("blockDeletionBeforeEndOfLife",)
+    safety = {k: v for k, v in (properties.get("safetyProfile") or {}).items() if k in kept}
     body: Body = {
         "location": version["location"],
         "tags": dict(version.get("tags") or {}),
@@ -218,7 +220,7 @@ def writable(version: Body) -> Body:
             "publishingProfile": profile,
             "storageProfile": {**storage, "osDiskImage": os_disk},
             # Without this, a region can't be taken away again.
-            "safetyProfile": {"allowDeletionOfReplicatedLocations": True},
+            "safetyProfile": {**safety, "allowDeletionOfReplicatedLocations": True},
         },
     }
     if "securityProfile" in properties:

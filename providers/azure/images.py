@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from providers.azure import api, sharing, tags
 from providers.azure import gallery as g
@@ -62,7 +62,12 @@ class Images:
             raise g.missing(ref)
         self._disks.remove(source, task)
         audience = sharing.audience(self._gallery.get(task))
-        return image_of(ref, found, normal_region(found["location"]), audience)
+        asked = {
+            "generation": self._options.generation_for(spec),
+            "architecture": g.architecture(spec),
+            "security": self._options.security_for(spec),
+        }
+        return image_of(ref, found, normal_region(found["location"]), audience, asked)
 
     def _make_gallery(self, spec: Spec, task: Task) -> None:
         if self._gallery.get(task) is not None:
@@ -137,7 +142,7 @@ class Images:
             raise g.missing(ref)
         found = self._replicated(ref, wanted, task)
         audience = sharing.audience(self._gallery.get(task))
-        return [image_of(ref, found, region, audience) for region in wanted]
+        return [image_of(ref, found, region, audience, image.details) for region in wanted]
 
     def _replicated(self, ref: Ref, regions: Sequence[str], task: Task) -> Body:
         """Waits until the image is complete in all `regions`."""
@@ -236,7 +241,13 @@ class Images:
                 self._disks.remove(disk["name"], task)
 
 
-def image_of(ref: Ref, version: Body, region: str, audience: Audience) -> Image:
+def image_of(
+    ref: Ref,
+    version: Body,
+    region: str,
+    audience: Audience,
+    details: Mapping[str, str] | None = None,
+) -> Image:
     held = version.get("tags") or {}
     state = _STATES.get(version["properties"].get("provisioningState", ""), "pending")
     regional = g.replication(version).get(region, {}).get("state")
@@ -251,5 +262,10 @@ def image_of(ref: Ref, version: Body, region: str, audience: Audience) -> Image:
         digest=held.get(tags.DIGEST, ""),
         state=state,
         audience=audience,
-        details={"id": ref.id, "gallery": ref.gallery, "definition": ref.definition},
+        details={
+            **(details or {}),
+            "id": ref.id,
+            "gallery": ref.gallery,
+            "definition": ref.definition,
+        },
     )

@@ -20,7 +20,8 @@ from typing import Self
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
-from providers.azure import api
+from providers.azure.credentials import is_loopback
+from providers.azure.errors import refusal
 from publisher.disks import extents as ext
 from publisher.errors import Cancelled, ProviderError, UnreachableError
 from publisher.model import MIB, SECTOR, Extent
@@ -62,7 +63,7 @@ class Pages:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._tls = ssl.create_default_context() if self._parts.scheme == "https" else None
-        if self._tls is None and not api.is_loopback(sas):
+        if self._tls is None and not is_loopback(sas):
             raise UnreachableError("Azure named a disk host without TLS", provider="azure")
         self._watcher = threading.Thread(target=self._watch, name="azure-pages", daemon=True)
         self._watcher.start()
@@ -170,7 +171,7 @@ class Pages:
                 code=code,
                 hint="run the same command again: it asks for a new one and continues",
             )
-        return api.refusal(status, code, message, headers.get("retry-after"))
+        return refusal(status, code, message, headers.get("retry-after"))
 
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)

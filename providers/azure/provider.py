@@ -170,6 +170,7 @@ class Azure:
 
     def _make_group(self, task: Task) -> None:
         from providers.azure import api
+        from providers.azure.errors import is_gone
 
         if not self._options.create_resource_group:
             return
@@ -181,7 +182,7 @@ class Azure:
             try:
                 self._api.read(path, api.GROUPS)
             except ProviderError as error:
-                if not api.is_gone(error):
+                if not is_gone(error):
                     raise
                 location = normal_region(self._options.locations()[0])
                 self._api.write(path, api.GROUPS, {"location": location})

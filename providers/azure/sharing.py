@@ -18,6 +18,7 @@ https://learn.microsoft.com/azure/virtual-machines/share-gallery
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,11 +28,13 @@ from providers.azure.api import Body
 from providers.azure.options import AzureOptions
 from providers.azure.refs import Ref
 from publisher.errors import ProviderError
-from publisher.model import Audience
+from publisher.model import Audience, AudienceKind
 from publisher.task import Task
 
 TENANT = "tenant:"
 """In front of a tenant's id among accounts; a bare id is a subscription."""
+_NOT_SHARED = ("TrustedLaunch", "ConfidentialVM")
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def audience(gallery: Body | None) -> Audience:
@@ -45,16 +48,16 @@ def audience(gallery: Body | None) -> Audience:
 
 
 def release(
-    gallery: g.Gallery, options: AzureOptions, ref: Ref, wanted: Audience, task: Task
+    gallery: g.Gallery, options: AzureOptions, ref: Ref, audience: Audience, task: Task
 ) -> None:
-    if wanted.kind == "private":
+    """Raises ProviderError, naming the option, where Azure would not share this."""
+    if audience.kind == "private":
         withdraw(gallery, ref, task)
         return
+    wanted = Audience(audience.kind, tuple(sorted(_union([audience]))))
+    _check_accounts(wanted)
     definition = gallery.definition(ref.definition, task)
-    if definition is not None and g.security_type(definition) in (
-        "TrustedLaunch",
-        "ConfidentialVM",
-    ):
+    if definition is not None and g.security_type(definition) in _NOT_SHARED:
         raise ProviderError(
             f"Azure does not share images of SecurityType {g.security_type(definition)}",
             provider="azure",
@@ -73,14 +76,12 @@ def release(
         raise g.missing(ref)
     before = tags.audience(found.get("tags") or {})
     others = _released(gallery, task, besides=ref)
-    # Marked before it is opened, so that `withdraw` knows what to close after a
-    # crash; also with whom it is about to lose, until those are out.
-    both = Audience(wanted.kind, tuple(sorted(_union([before, wanted]))))
-    marks = [both, wanted] if before.kind == "public" or _union([before]) else [wanted]
-    if before.kind == "public":
-        marks[0] = Audience("public", both.accounts)
-    _mark(gallery, ref, marks[0], options.exclude_from_latest, task)
-    _share(gallery, options, [*others, wanted], [*others, marks[0]], task)
+    # Marked before anything opens, and with those who are about to lose access
+    # until they have: after a crash, `withdraw` knows what to close.
+    kind: AudienceKind = "public" if "public" in (before.kind, wanted.kind) else "shared"
+    both = Audience(kind, tuple(sorted(_union([before, wanted]))))
+    _mark(gallery, ref, both, options.exclude_from_latest, task)
+    _share(gallery, options, [*others, wanted], [*others, both], task)
     _mark(gallery, ref, wanted, options.exclude_from_latest, task)
 
 
@@ -92,7 +93,6 @@ def withdraw(gallery: g.Gallery, ref: Ref, task: Task) -> None:
     others = _released(gallery, task, besides=ref)
     if before.kind != "private":
         _share(gallery, None, others, [*others, before], task)
-
     _mark(gallery, ref, Audience(), True, task)
     if audience(gallery.get(task)).kind != "private":
         task.note(
@@ -100,6 +100,17 @@ def withdraw(gallery: g.Gallery, ref: Ref, task: Task) -> None:
             f"{ref.version} is out of latest, but can be used by its number until it is deleted",
             "warning",
         )
+
+
+def _check_accounts(audience: Audience) -> None:
+    for account in audience.accounts:
+        if not _GUID.fullmatch(account.removeprefix(TENANT)):
+            raise ProviderError(
+                f"{account!r} is neither a subscription nor a tenant",
+                provider="azure",
+                key="release.audience",
+                hint=f"give ids of subscriptions, or of tenants as {TENANT}ID",
+            )
 
 
 def _mark(gallery: g.Gallery, ref: Ref, audience: Audience, excluded: bool, task: Task) -> None:

@@ -13,7 +13,7 @@ from providers.azure import api, tags
 from providers.azure.api import Body
 from providers.azure.disks import Disks
 from providers.azure.gallery import architecture
-from providers.azure.options import AzureOptions, disk_name
+from providers.azure.options import AzureOptions, disk_name, normal_region
 from providers.azure.pages import Pages, pieces
 from publisher.disks import extents as ext
 from publisher.disks import raw, vhd
@@ -21,6 +21,7 @@ from publisher.errors import ProviderError
 from publisher.model import SECTOR, Disk, Extent, Spec
 from publisher.task import Task
 
+_SECURITY = "supportedSecurityOption"
 _FINISHED = ("Unattached", "ActiveSAS", "Reserved", "Attached")
 
 
@@ -70,9 +71,9 @@ def _body(options: AzureOptions, disk: Disk, spec: Spec) -> Body:
     # Without it Azure refuses the disk as the source of a definition that
     # supports trusted launch (packer-plugin-azure 304).
     if security in ("TrustedLaunchSupported", "TrustedLaunch"):
-        capabilities["supportedSecurityOption"] = "TrustedLaunchSupported"
+        capabilities[_SECURITY] = "TrustedLaunchSupported"
     elif security != "Standard":
-        capabilities["supportedSecurityOption"] = "TrustedLaunchAndConfidentialVMSupported"
+        capabilities[_SECURITY] = "TrustedLaunchAndConfidentialVMSupported"
     properties: Body = {
         "osType": "Linux",
         "hyperVGeneration": generation,
@@ -92,14 +93,16 @@ def _body(options: AzureOptions, disk: Disk, spec: Spec) -> Body:
 def _differs(found: Body, wanted: Body) -> bool:
     """True for a disk that can't be continued: it failed, goes, or options have changed."""
     has, wants = found["properties"], wanted["properties"]
+    made, make = has["creationData"], wants["creationData"]
+    can, should = has.get("supportedCapabilities") or {}, wants["supportedCapabilities"]
     return (
         has.get("provisioningState") in ("Failed", "Canceled", "Deleting")
-        or found["location"].lower() != wanted["location"]
-        or has["creationData"].get("createOption") != "Upload"
-        or has["creationData"].get("uploadSizeBytes") != wants["creationData"]["uploadSizeBytes"]
+        or normal_region(found["location"]) != wanted["location"]
+        or made["createOption"] != "Upload"
+        or made.get("uploadSizeBytes", make["uploadSizeBytes"]) != make["uploadSizeBytes"]
         or has.get("hyperVGeneration") != wants["hyperVGeneration"]
-        or (has.get("supportedCapabilities") or {}) != wants["supportedCapabilities"]
         or has.get("securityProfile") != wants.get("securityProfile")
+        or any(can.get(key) != should.get(key) for key in ("architecture", _SECURITY))
     )
 
 

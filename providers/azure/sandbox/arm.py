@@ -15,6 +15,7 @@ from providers.azure.sandbox.operations import Operations
 from providers.azure.sandbox.pages import Pages
 from providers.azure.sandbox.resources import Resources
 from providers.azure.sandbox.store import Entry, State
+from providers.azure.sandbox.versions import Versions
 from providers.azure.sandbox.web import Answer, Refused, Request
 from publisher.emulation import Faults
 
@@ -43,6 +44,7 @@ class ResourceManager:
         self.resources = Resources(state)
         self.disks = Disks(state, self._operations)
         self.galleries = Galleries(state, self._operations)
+        self.versions = Versions(state, self._operations)
         self.pages = Pages(state)
 
     @property
@@ -135,9 +137,9 @@ class ResourceManager:
                 versions + "/[^/]+",
                 self._resource(
                     gallery.version,
-                    gallery.get_version,
-                    gallery.put_version,
-                    gallery.delete_version,
+                    self.versions.get,
+                    self.versions.put,
+                    self.versions.delete,
                 ),
             ),
         ]
