@@ -17,6 +17,13 @@ from publisher.model import GIB
 from tests.unit.cli_fakes import STORY
 
 
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 0.0
