@@ -1,4 +1,4 @@
-"""AMIs: register, copy to regions, find, open, close, delete."""
+"""AMIs: register, copy to regions, find, delete."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from providers.aws.options import (
     tags_of,
     volume_size,
 )
+from providers.aws.permissions import audience_of, launch_permissions
 from publisher.errors import ConflictError, ProviderError
-from publisher.model import Audience, Image, ImageState, Query, Spec, Upload
+from publisher.model import Image, ImageState, Query, Spec, Upload
 from publisher.task import Task
 
 STATES: dict[str, ImageState] = {"available": "available", "pending": "pending"}
@@ -28,9 +29,6 @@ CONSECUTIVE = 3
 do not all learn of an AMI at once (bottlerocket's pubsys waits likewise)."""
 GONE = ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable")
 GONE_SNAPSHOT = ("InvalidSnapshot.NotFound",)
-
-Principal = tuple[str, str]
-"""A member of a LaunchPermission and its value, such as ("UserId", "111122223333")."""
 
 
 class Images:
@@ -91,7 +89,7 @@ class Images:
             tags.get(f"{PREFIX}version", ""),
             tags.get(f"{PREFIX}digest", ""),
             STATES.get(raw["State"], "failed"),
-            audience_of(task.retry(lambda: self._permissions(region, ami))),
+            audience_of(task.retry(lambda: launch_permissions(self.api, region, ami))),
             {
                 "ami": ami,
                 "ami_name": raw.get("Name", ""),
@@ -304,84 +302,6 @@ class Images:
         if bare:
             self.api.call(task, "ec2", region, "create_tags", Resources=bare, Tags=tag_list(tags))
 
-    # -- opening and closing
-
-    def _permissions(self, region: str, ami: str) -> set[Principal]:
-        answer = self.api.once(
-            "ec2",
-            region,
-            "describe_image_attribute",
-            ImageId=ami,
-            Attribute="launchPermission",
-        )
-        return {pair for entry in answer["LaunchPermissions"] for pair in entry.items()}
-
-    def release(self, image: Image, audience: Audience, task: Task) -> None:
-        region, ami = ami_of(image.ref)
-        wanted = principals(audience)
-        have = task.retry(lambda: self._permissions(region, ami))
-        snapshot = root_snapshot(self.require(image, task))
-        shared = {p for p in wanted if p[0] in ("UserId", "Group")}
-        self._share_snapshot(
-            region, snapshot, shared if self.options.share_snapshots else set(), task
-        )
-        if have == wanted:
-            return
-        task.phase(f"opening {ami} in {region}: {audience.kind}")
-        change = {
-            "Add": [{member: value} for member, value in sorted(wanted - have)],
-            "Remove": [{member: value} for member, value in sorted(have - wanted)],
-        }
-        try:
-            self.api.call(
-                task,
-                "ec2",
-                region,
-                "modify_image_attribute",
-                ImageId=ami,
-                LaunchPermission={k: v for k, v in change.items() if v},
-            )
-        except ProviderError as error:
-            if error.code == "OperationNotPermitted":
-                error.hint = (
-                    "block public access is on: aws ec2 disable-image-block-public-access "
-                    f"--region {region}"
-                )
-            raise
-        task.poll(
-            lambda: self._permissions(region, ami) == wanted or None,
-            interval=2.0,
-            timeout=GRACE,
-            what=f"waiting for the permissions of {ami}",
-            provider="aws",
-        )
-
-    def _share_snapshot(
-        self, region: str, snapshot: str, wanted: set[Principal], task: Task
-    ) -> None:
-        answer = self.api.call(
-            task,
-            "ec2",
-            region,
-            "describe_snapshot_attribute",
-            SnapshotId=snapshot,
-            Attribute="createVolumePermission",
-        )
-        have = {pair for entry in answer["CreateVolumePermissions"] for pair in entry.items()}
-        change = {
-            "Add": [{member: value} for member, value in sorted(wanted - have)],
-            "Remove": [{member: value} for member, value in sorted(have - wanted)],
-        }
-        if wanted != have:
-            self.api.call(
-                task,
-                "ec2",
-                region,
-                "modify_snapshot_attribute",
-                SnapshotId=snapshot,
-                CreateVolumePermission={k: v for k, v in change.items() if v},
-            )
-
     # -- removing
 
     def delete(self, image: Image, task: Task) -> None:
@@ -457,35 +377,3 @@ def root_snapshot(raw: Answer) -> str:
     """The snapshot behind the root device, or nothing."""
     snapshot: str = root_volume(raw).get("SnapshotId", "")
     return snapshot
-
-
-def principals(audience: Audience) -> set[Principal]:
-    """Raises ProviderError for what is neither an account nor an organization."""
-    if audience.kind == "public":
-        return {("Group", "all")}
-    if audience.kind == "private":
-        return set()
-    found = set()
-    for account in audience.accounts:
-        if re.fullmatch(r"\d{12}", account):
-            found.add(("UserId", account))
-        elif re.fullmatch(r"arn:aws[a-z-]*:organizations::\d{12}:organization/o-\w+", account):
-            found.add(("OrganizationArn", account))
-        elif re.fullmatch(r"arn:aws[a-z-]*:organizations::\d{12}:ou/o-\w+/ou-[\w-]+", account):
-            found.add(("OrganizationalUnitArn", account))
-        else:
-            raise ProviderError(
-                f"{account!r} is no AWS account",
-                provider="aws",
-                key="accounts",
-                hint="give 12 digits, or the ARN of an organization or organizational unit",
-            )
-    return found
-
-
-def audience_of(permissions: set[Principal]) -> Audience:
-    if ("Group", "all") in permissions:
-        return Audience("public")
-    if permissions:
-        return Audience("shared", tuple(sorted(value for _, value in permissions)))
-    return Audience("private")

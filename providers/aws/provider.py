@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from providers.aws import checks, download, upload, verify
+from providers.aws import checks, download, permissions, upload, verify
 from providers.aws.api import Api
-from providers.aws.images import Images
+from providers.aws.images import Images, ami_of, root_snapshot
 from providers.aws.options import SIZE_MAX, AwsOptions
 from publisher.errors import VerifyError
 from publisher.model import GIB, Audience, Disk, Finding, Image, Query, Spec, Upload
@@ -61,10 +61,15 @@ class Aws:
         verify.content(self._api, self._options, image, disk, raw, task)
 
     def release(self, image: Image, audience: Audience, task: Task) -> None:
-        self._images.release(image, audience, task)
+        region, ami = ami_of(image.ref)
+        snapshot = root_snapshot(self._images.require(image, task))
+        closed = Audience("private")
+        shared = audience if self._options.share_snapshots else closed
+        permissions.open_snapshot(self._api, region, snapshot, shared, task)
+        permissions.open_image(self._api, region, ami, audience, task)
 
     def withdraw(self, image: Image, task: Task) -> None:
-        self._images.release(image, Audience("private"), task)
+        self.release(image, Audience("private"), task)
 
     def find(self, query: Query, task: Task) -> Sequence[Image]:
         return self._images.find(query, task)

@@ -16,6 +16,7 @@ from providers.aws.api import GRACE, Answer, Api, key_arn, tag_list, token
 from providers.aws.options import (
     BLOCK,
     AwsOptions,
+    ZeroBlocks,
     identity,
     tag_filters,
     tags_of,
@@ -24,7 +25,7 @@ from providers.aws.options import (
 from publisher.disks import extents as ext
 from publisher.disks.raw import Reader, is_zero
 from publisher.errors import ProviderError
-from publisher.model import Disk, Spec, Upload
+from publisher.model import GIB, Disk, Spec, Upload
 from publisher.task import Task
 
 T = TypeVar("T")
@@ -40,6 +41,20 @@ class _Lost(Exception):
 
 class _Sealed(Exception):
     """The snapshot takes no blocks any more: an earlier run completed it."""
+
+
+def blocks_to_send(policy: ZeroBlocks, disk: Disk) -> list[int]:
+    """Indices of the blocks to look at, ascending."""
+    if policy == "send":
+        return list(range(volume_size(disk.size) * GIB // BLOCK))
+    extents = list(disk.extents)
+    if policy == "skip-holes":  # the disk's extents leave out zeros that were written
+        handle = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            extents += ext.of_file(handle, disk.size)
+        finally:
+            os.close(handle)
+    return list(ext.blocks(ext.merge(extents), BLOCK, disk.size))
 
 
 def upload(api: Api, options: AwsOptions, disk: Disk, spec: Spec, task: Task) -> Upload:
@@ -191,22 +206,8 @@ class _Work:
             index, digest = entry.split()
             yield int(index), bytes.fromhex(digest)
 
-    def _wanted(self) -> list[int]:
-        """Indices of the blocks to look at, as `zero_blocks` says, ascending."""
-        size = self.disk.size
-        if self.options.zero_blocks == "send":
-            return list(range(volume_size(size) * 1024**3 // BLOCK))
-        extents = list(self.disk.extents)
-        if self.options.zero_blocks == "skip-holes":
-            handle = os.open(self.disk.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                extents += ext.of_file(handle, size)
-            finally:
-                os.close(handle)
-        return list(ext.blocks(ext.merge(extents), BLOCK, size))
-
     def _send(self) -> None:
-        wanted = self._wanted()
+        wanted = blocks_to_send(self.options.zero_blocks, self.disk)
         rest = [index for index in wanted if index not in self.digests]
         done = (len(wanted) - len(rest)) * BLOCK
         total = len(wanted) * BLOCK
@@ -309,7 +310,7 @@ class _Work:
 
         what = f"waiting for snapshot {self.snapshot}"
         try:
-            end = self.task.poll(state, interval=3.0, timeout=timeout, what=what, provider="aws")
+            end = self.task.poll(state, interval=1.0, timeout=timeout, what=what, provider="aws")
         except ProviderError:
             if refusal is not None:  # it was not sealed: AWS refused for another reason
                 raise refusal from None

@@ -232,6 +232,7 @@ class Images:
 
     def describe_images(self, caller: Caller, p: Mapping[str, Any]) -> dict[str, Any]:
         rules.dry_run(p)
+        rules.check_filters(p.get("Filters", ()), FIELDS)
         chosen = (
             [self.find(id_, caller) for id_ in p["ImageIds"]]
             if p.get("ImageIds")

@@ -59,13 +59,23 @@ def specified_tags(
 Field = Callable[[Any], Iterable[str]]
 
 
+def check_filters(filters: Sequence[Mapping[str, Any]], fields: Mapping[str, Field]) -> None:
+    for entry in filters:
+        name = entry.get("Name", "")
+        if not name.startswith("tag:") and name != "tag-key" and name not in fields:
+            raise Refused("InvalidParameterValue", f"The filter '{name}' is invalid")
+        if not entry.get("Values"):
+            raise Refused("InvalidParameterValue", f"The filter '{name}' has no values")
+
+
 def matches(
     item: Any,
     filters: Sequence[Mapping[str, Any]],
     fields: Mapping[str, Field],
     tags: Mapping[str, str],
 ) -> bool:
-    """EC2 filters: all must match, any value of each, * and ? as wildcards."""
+    """EC2 filters: all must match, any value of each, * and ? as wildcards. They were
+    checked by `check_filters`."""
     for entry in filters:
         name, values = entry.get("Name", ""), entry.get("Values", ())
         if name.startswith("tag:"):
@@ -73,12 +83,8 @@ def matches(
             have: Iterable[str] = [tags[key]] if key in tags else []
         elif name == "tag-key":
             have = tags
-        elif name in fields:
-            have = fields[name](item)
         else:
-            raise Refused("InvalidParameterValue", f"The filter '{name}' is invalid")
-        if not values:
-            raise Refused("InvalidParameterValue", f"The filter '{name}' has no values")
+            have = fields[name](item)
         patterns = [_wildcard(value) for value in values]
         if not any(pattern.fullmatch(value) for value in have for pattern in patterns):
             return False

@@ -54,6 +54,7 @@ class Snapshots:
 
     def describe_snapshots(self, caller: Caller, p: Mapping[str, Any]) -> dict[str, Any]:
         rules.dry_run(p)
+        rules.check_filters(p.get("Filters", ()), FIELDS)
         if p.get("SnapshotIds") and p.get("MaxResults"):
             raise Refused(
                 "InvalidParameterCombination",
