@@ -29,6 +29,7 @@ class Requirement(Noun):
 _COMMANDS = (
     ("qemu-img", "makes throwaway overlays of disks", "qemu-utils"),
     ("mmdebstrap", "installs Debian into a directory", "mmdebstrap"),
+    ("gpg", "tells mmdebstrap which of Debian's keys signs a suite", "gpg"),
     ("unshare", "gives the installation its own namespaces", "util-linux"),
     ("setpriv", "ends children when this program dies", "util-linux"),
     ("tar", "packs the installation", "tar"),
