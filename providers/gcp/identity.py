@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from providers.gcp.options import LABEL_VALUE_MOST, GcpOptions, label
-from publisher.model import Query, Spec
+from publisher.model import Finding, Query, Severity, Spec
 
 NAME, VERSION, RUN = "publisher-name", "publisher-version", "publisher-run"
 DIGEST = ("publisher-sha256-1", "publisher-sha256-2")
@@ -57,6 +57,16 @@ def identity(spec: Spec) -> dict[str, str]:
         DIGEST[0]: spec.digest[:32],
         DIGEST[1]: spec.digest[32:],
     }
+
+
+def problems(spec: Spec) -> Iterator[Finding]:
+    """Names and versions that do not fit into a label."""
+    for key, text in (("name", spec.name), ("version", spec.version)):
+        try:
+            encode(text)
+        except ValueError as error:
+            fix = f"use a shorter image.{key}"
+            yield Finding(f"gcp.{key}", Severity.ERROR, str(error), fix)
 
 
 def recognise(labels: Mapping[str, str]) -> Spec | None:

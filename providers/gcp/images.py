@@ -17,6 +17,8 @@ ROLE = "roles/compute.imageUser"
 EVERYONE = "allAuthenticatedUsers"
 NAMESPACE = uuid.UUID("7d1f9f4e-0d6c-4f0a-9c55-2f3f0b1f4a11")
 ATTEMPTS = 20
+SEEN, UNSEEN = 6.0, 60.0
+"""Seconds for which an image may be out of sight: one that was there, and a new one."""
 STATES: Mapping[str, ImageState] = {"READY": "available", "PENDING": "pending"}
 
 
@@ -132,7 +134,9 @@ def register(api: Api, options: GcpOptions, upload: Upload, spec: Spec, task: Ta
         if status(found) == "FAILED":
             _remove(api, options.project, name, task)
         elif status(found) != "DELETING":
-            return _ready(api, options, name, task)
+            ready = _ready(api, options, name, task, SEEN)
+            if ready is not None:
+                return ready
     return _insert(api, options, upload, spec, task)
 
 
@@ -164,41 +168,53 @@ def _insert(api: Api, options: GcpOptions, upload: Upload, spec: Spec, task: Tas
                 continue
             if error := conflict(options, found, spec.digest):
                 raise error from None
-            return _ready(api, options, name, task)
-        if operations.finished(operation):
+            operation = None
+        if operation is not None and operations.finished(operation):
             found = get(api, options.project, name, task)
             if operations.failure(operation) or found is None:
                 continue
             return found
         try:
-            operations.wait(api, options.project, operation, task, "waiting for the image")
+            if operation is not None:
+                operations.wait(api, options.project, operation, task, "waiting for the image")
         except ProviderError as error:
-            if error.transient:
-                continue
-            raise
-        return _ready(api, options, name, task)
+            if not error.transient:
+                raise
+            task.sleep(min(2.0**attempt, 60.0))
+            continue
+        ready = _ready(api, options, name, task, UNSEEN)
+        if ready is not None:
+            return ready
     task.memory.forget("attempt")
     raise ProviderError(
         f"the image {name} could not be created in {ATTEMPTS} attempts", provider=PROVIDER
     )
 
 
-def _ready(api: Api, options: GcpOptions, name: str, task: Task) -> Any:
-    """Wait until the image shows as READY."""
+def _ready(api: Api, options: GcpOptions, name: str, task: Task, absent: float) -> Any | None:
+    """Wait until the image is READY; None if it does not show for `absent` seconds,
+    as one does whose creation failed. Raises ProviderError if it failed otherwise."""
+    last_seen = task.clock.monotonic()
 
-    def probe() -> Any | None:
+    def probe() -> tuple[Any | None] | None:
+        nonlocal last_seen
         found = get(api, options.project, name, task)
-        if found is not None and status(found) in ("FAILED", "DELETING"):
+        if found is None:
+            patience = task.clock.monotonic() - last_seen
+            return (None,) if patience >= absent else None
+        last_seen = task.clock.monotonic()
+        if status(found) in ("FAILED", "DELETING"):
             raise ProviderError(
                 f"the image {name} is {status(found)}",
                 provider=PROVIDER,
                 hint="run the same command again",
             )
-        return found if found is not None and status(found) == "READY" else None
+        return (found,) if status(found) == "READY" else None
 
-    return task.poll(
+    (image,) = task.poll(
         probe, interval=2.0, timeout=3600.0, what="waiting for the image", provider=PROVIDER
     )
+    return image
 
 
 # -- find, delete

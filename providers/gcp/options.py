@@ -17,6 +17,7 @@ NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 LABEL_VALUE_MOST = 63
 LABELS_MOST = 64
+IDENTITY_LABELS = 5
 """https://cloud.google.com/compute/docs/labeling-resources#requirements"""
 GLOBAL = "global"
 
@@ -159,17 +160,24 @@ def problems(options: GcpOptions, spec: Spec) -> Iterator[Finding]:
             "gcp.size",
             f"the disk has {spec.size} bytes, not a whole number of GiB",
             "choose a build.size in whole GiB",
-            "build.size",
+            "",
         )
     uefi = "UEFI_COMPATIBLE" in features(options, spec)
     if spec.arch == "aarch64" and spec.firmware == "bios":
-        yield error("gcp.firmware", "ARM machines boot by UEFI only", "use uefi", "build.firmware")
+        yield error("gcp.firmware", "ARM machines boot by UEFI only", "set build.firmware to uefi", "")
     elif spec.firmware == "uefi" and not uefi:
         yield error(
             "gcp.features",
             "the disk boots by UEFI only and UEFI_COMPATIBLE is not declared",
             "add UEFI_COMPATIBLE",
             "guest_os_features",
+        )
+    if len(options.labels) + len(spec.tags) > LABELS_MOST - IDENTITY_LABELS:
+        yield error(
+            "gcp.labels",
+            f"{len(options.labels) + len(spec.tags)} labels and tags are too many",
+            f"an image has {LABELS_MOST} labels, {IDENTITY_LABELS} of them are the program's own",
+            "labels",
         )
     for key, value in options.labels.items():
         if not LABEL_KEY.fullmatch(key) or label(value) != value:
@@ -190,5 +198,5 @@ def problems(options: GcpOptions, spec: Spec) -> Iterator[Finding]:
             )
         if not LABEL_KEY.fullmatch(label(key)):
             yield error(
-                "gcp.tag", f"the tag {key!r} is no label", "start it with a letter", "image.tags"
+                "gcp.tag", f"the tag {key!r} is no label", "start it with a letter", ""
             )

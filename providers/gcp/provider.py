@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from providers.gcp import check, download, images, verify
+from providers.gcp import check, download, identity, images, verify
 from providers.gcp import upload as uploads
 from providers.gcp.api import PROVIDER, Api
 from providers.gcp.objects import Bucket
@@ -36,7 +36,7 @@ class Gcp:
         self._bucket = Bucket(self._api, options.bucket)
 
     def validate(self, spec: Spec) -> Sequence[Finding]:
-        return list(problems(self._options, spec))
+        return [*problems(self._options, spec), *identity.problems(spec)]
 
     def check(self, spec: Spec, regions: Sequence[str], task: Task) -> Sequence[Finding]:
         del regions

@@ -6,8 +6,8 @@ the worker's own and confuse its boot. The worker sends the disk in segments to
 resumable sessions that were opened for it, see worker.py. The disk is attached
 for writing, because only such disks can go away together with the machine
 (autoDelete); nothing writes to it. Both end after a day even if nobody comes
-back (maxRunDuration). Not run on the real cloud yet: that a startup script may
-be a Python program, and the boot times that the time-outs allow.
+back (maxRunDuration). So far this ran against the stand-in only; on the real cloud
+boot times, and the worker image's Python, are still to be seen.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import functools
 import hashlib
 import importlib.resources
 import json
-import struct
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from providers.gcp import identity, operations
 from providers.gcp.api import PROVIDER, Api, gone
 from providers.gcp.objects import Bucket
 from providers.gcp.options import GcpOptions
+from providers.gcp.segments import Records, records
 from providers.gcp.upload import clear
-from publisher.errors import ProviderError, PublishError
+from publisher.errors import Cancelled, ProviderError, PublishError
 from publisher.model import GIB
 from publisher.task import Cancellation, Retry, Task
 
@@ -39,50 +39,9 @@ READ_TIMEOUT = LONGEST_SECONDS
 INTERVAL = 2.0
 SESSION_WORKERS = 8
 
-RECORD = struct.Struct(">QI")
-END = 2**64 - 1
-RECORD_MOST = 1024 * 1024
-
-Records: TypeAlias = Iterator[tuple[int, bytes]]
 Take: TypeAlias = Callable[[int, int, Records], None]
 """Called with (start, stop, records) of one segment; records are (offset, bytes)
 ascending, what lies between is zero. Called again when the reading broke."""
-
-
-def records(stream: Iterable[bytes]) -> Records:
-    """Unpack a segment as worker.py writes it. Raises ProviderError, transient,
-    if it is damaged: then at the end, so nothing counts before that."""
-    from isal import isal_zlib
-
-    unpack = isal_zlib.decompressobj(31)
-    waiting = bytearray()
-    digest = hashlib.sha256()
-    damaged = ProviderError("what the worker sent is damaged", provider=PROVIDER, transient=True)
-    for piece in stream:
-        try:
-            waiting += unpack.decompress(piece)
-        except isal_zlib.error:  # type: ignore[misc]
-            raise damaged from None
-        at = 0
-        while len(waiting) - at >= RECORD.size:
-            offset, length = RECORD.unpack_from(waiting, at)
-            if length > RECORD_MOST:
-                raise damaged
-            end = at + RECORD.size + length
-            if len(waiting) < end:
-                break
-            data = bytes(waiting[at + RECORD.size : end])
-            if offset == END:
-                if data != digest.digest() or end != len(waiting):
-                    raise damaged
-                for _ in stream:  # to its end, where the object's checksum is compared
-                    pass
-                return
-            digest.update(waiting[at:end])
-            at = end
-            yield offset, data
-        del waiting[:at]
-    raise damaged
 
 
 class Reading:
@@ -122,8 +81,15 @@ class Reading:
             if left:
                 self._boot(left)
                 self._collect(left, take)
-        except BaseException:
+        except Cancelled:
             self._abandon()
+            raise
+        except Exception:
+            try:
+                self.remove_leftovers()
+                self._end_sessions(self._task)
+            except PublishError:
+                self._abandon()
             raise
         self.remove_leftovers()
 
@@ -389,14 +355,23 @@ class Reading:
         try:
             self._delete("instances", quick, instance=self._name)
             self._drop_loose_disk(quick)
-            for session in self._sessions:
-                quick.retry(functools.partial(self._bucket.cancel, session))
+            self._end_sessions(quick)
         except PublishError as error:
             self._task.note(
                 f"the machine {self._name} in {self._options.zone} may still be there ({error}); "
                 "the next run removes it, and Google Cloud does so after a day",
                 "warning",
             )
+
+    def _end_sessions(self, task: Task) -> None:
+        """Take the worker its addresses, also when its removal takes long."""
+
+        def end(session: str) -> None:
+            task.retry(lambda: self._bucket.cancel(session))
+
+        for _ in task.map(end, self._sessions, workers=SESSION_WORKERS):
+            pass
+        self._sessions.clear()
 
     def _drop_loose_disk(self, task: Task) -> None:
         """A disk that is attached goes with its machine; a loose one does not."""

@@ -15,7 +15,8 @@ from providers.gcp import identity, images
 from providers.gcp.api import PROVIDER, Api
 from providers.gcp.objects import Bucket
 from providers.gcp.options import GcpOptions
-from providers.gcp.read import Reading, Records
+from providers.gcp.read import Reading
+from providers.gcp.segments import Records
 from publisher.disks.raw import Reader, is_zero
 from publisher.errors import VerifyError
 from publisher.model import GIB, Disk, Extent, Image
