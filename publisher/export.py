@@ -17,7 +17,7 @@ from publisher.errors import HostError, PublishError, UsageError
 from publisher.model import MIB, Arch, Disk, Firmware
 from publisher.task import Task
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "Hardware", "export"]
+__all__ = ["DRIVERS", "FORMATS", "SUFFIXES", "Format", "Hardware", "export", "file_digest"]
 
 Format: TypeAlias = Literal["qcow2", "vmdk", "ova", "vhd", "vhd-fixed", "vhdx", "vdi", "raw"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -45,6 +45,13 @@ _CONVERTED: Mapping[Format, tuple[str, tuple[str, ...]]] = {
     "vdi": ("vdi", ()),
 }
 """qemu-img's name and options of the formats that it writes well."""
+
+DRIVERS: Mapping[str, str] = {
+    **{to: driver for to, (driver, _) in _CONVERTED.items()},
+    "vhd-fixed": "vpc",
+    "raw": "raw",
+}
+"""qemu-img's name of each format that it reads as it is."""
 
 
 def export(

@@ -1,0 +1,1 @@
+"""Directories and buckets of disk files, with digests, signatures and an index."""
