@@ -177,6 +177,8 @@ class Images:
         """The id of the AMI of that name, made if there is none: RegisterImage has no
         client token, so one looks before, and after a refusal of the name."""
 
+        doubts: list[ProviderError] = []
+
         def once() -> str | None:
             found = self.named(region, name)
             if found is not None:
@@ -188,14 +190,21 @@ class Images:
             except ConflictError as error:
                 if error.code != "InvalidAMIName.Duplicate":
                     raise
+                doubts.append(error)
                 return None  # it is there and not seen yet
             except ProviderError as error:
                 if error.code in (*GONE_SNAPSHOT, "IncorrectState"):
+                    doubts.append(error)
                     return None  # completed a moment ago, and not everywhere yet
                 raise
 
         what = f"registering {name} in {region}"
-        return task.poll(once, interval=2.0, timeout=GRACE, what=what, provider="aws")
+        try:
+            return task.poll(once, interval=2.0, timeout=GRACE, what=what, provider="aws")
+        except ProviderError as error:
+            if doubts and not error.code:  # it was no delay: say what AWS said
+                raise doubts[-1] from None
+            raise
 
     def _available(
         self, region: str, ami: str, interval: float, timeout: float, task: Task

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from providers.aws.provider import Aws
 from publisher.conformance import ProviderContract
+from tests.unit.aws_cloud import cloud
 
 
 class TestAws(ProviderContract):
@@ -17,3 +18,12 @@ class TestAws(ProviderContract):
 
     def wrong_credentials(self, where: Path) -> Mapping[str, str]:
         return {"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN000000000"}
+
+
+def test_what_is_no_image_or_snapshot_is_moto_s(tmp_path: Path) -> None:
+    with cloud(tmp_path) as aws:
+        ec2 = aws.client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+        ec2.create_tags(Resources=[vpc], Tags=[{"Key": "a", "Value": "1"}])
+        (found,) = ec2.describe_vpcs(VpcIds=[vpc])["Vpcs"]
+        assert found["Tags"] == [{"Key": "a", "Value": "1"}]

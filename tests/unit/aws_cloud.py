@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -26,6 +27,12 @@ DATA = bytes(range(256)) * (BLOCK // 256)
 
 def checksum(data: bytes) -> str:
     return base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+
+_clients: dict[tuple[str, str, str, Account], Any] = {}
+_ports: list[int] = []
+"""Of the last sandbox: the next one takes it again, because making boto3's clients
+for another endpoint costs more than most of these tests."""
 
 
 class Impatient(Clock):
@@ -49,17 +56,16 @@ class Cloud:
     def __init__(self, sandbox: AwsSandbox, where: Path) -> None:
         self.sandbox = sandbox
         self.where = where
-        self._clients: dict[tuple[str, str, Account], Any] = {}
 
     def client(self, service: str, region: str = "us-east-1", account: Account = OWNER) -> Any:
         """A boto3 client that neither retries nor checks what it is given."""
         import boto3
         from botocore.config import Config
 
-        key = (service, region, account)
-        if key not in self._clients:
+        key = (self.sandbox.url, service, region, account)
+        if key not in _clients:
             make: Any = boto3.client
-            self._clients[key] = make(
+            _clients[key] = make(
                 service,
                 region_name=region,
                 endpoint_url=self.sandbox.url,
@@ -67,7 +73,7 @@ class Cloud:
                 aws_secret_access_key=account.secret,
                 config=Config(retries={"total_max_attempts": 1}, parameter_validation=False),
             )
-        return self._clients[key]
+        return _clients[key]
 
     def task(self, memory: str = "memory") -> Task:
         return Task("aws.test", Memory(self.where / memory), clock=Impatient(), run="run1")
@@ -144,8 +150,13 @@ class Cloud:
 @contextlib.contextmanager
 def cloud(where: Path) -> Iterator[Cloud]:
     """A running sandbox that the environment points to."""
-    sandbox = AwsSandbox(where / "sandbox")
-    sandbox.start()
+    sandbox = AwsSandbox(where / "sandbox", _ports.pop() if _ports else 0)
+    try:
+        sandbox.start()
+    except OSError:
+        sandbox = AwsSandbox(where / "sandbox")
+        sandbox.start()
+    port = urlsplit(sandbox.url).port or 0
     before = dict(os.environ)
     os.environ.update(sandbox.environment)
     try:
@@ -154,6 +165,7 @@ def cloud(where: Path) -> Iterator[Cloud]:
         os.environ.clear()
         os.environ.update(before)
         sandbox.stop()
+        _ports.append(port)
 
 
 @contextlib.contextmanager

@@ -93,6 +93,16 @@ def test_a_name_that_is_taken_in_the_other_region_stops_the_copy(aws: Cloud) -> 
         aws.aws().copy(image, ["eu-west-1"], aws.task("copy"))
 
 
+def test_a_name_that_is_taken_by_what_aws_does_not_list_says_so(aws: Cloud) -> None:
+    """Such as a disabled image, or one in the Recycle Bin."""
+    hidden = aws.image(aws.completed(0), "web-1")
+    aws.sandbox.store.images[hidden].visible = float("inf")
+    disk = aws.disk(0)
+    upload = aws.aws().upload(disk, aws.spec(disk), aws.task())
+    with pytest.raises(ConflictError, match="already in use"):
+        aws.aws().register(upload, aws.spec(disk), aws.task("register"))
+
+
 # -- verify
 
 
