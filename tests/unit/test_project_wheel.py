@@ -86,7 +86,7 @@ def test_the_command_tells_its_version(wheel: Path) -> None:
 
 def test_the_command_prints_the_schema_with_every_provider(wheel: Path) -> None:
     schema = json.loads(python(wheel, PUBLISH, "schema"))
-    assert {"aws", "gcp", "azure"} <= set(schema["$defs"]["Targets"]["properties"])
+    assert {"aws", "gcp", "azure", "files"} <= set(schema["$defs"]["Targets"]["properties"])
 
 
 def test_the_providers_come_from_the_wheel(wheel: Path) -> None:
@@ -95,5 +95,5 @@ def test_the_providers_come_from_the_wheel(wheel: Path) -> None:
         "for name in provider.names(): print(sys.modules[provider.load(name).__module__].__file__)"
     )
     files = python(wheel, code).splitlines()
-    assert len(files) == 3
+    assert len(files) == 4
     assert all(Path(file).is_relative_to(wheel) for file in files)
