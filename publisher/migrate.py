@@ -51,7 +51,8 @@ def plan_migration(
         }
     else:
         kind = seam.load(provider)
-        values = {**given.get(provider, {}), **kind.options.from_reference(reference)}
+        own = given.get(provider, {})
+        values = {**own, **kind.options.from_reference(reference, own)}
         made_from = {
             "reference": source,
             "provider": provider,
@@ -91,6 +92,8 @@ def _target(text: str, options: Mapping[str, Mapping[str, object]]) -> Target:
     kind = seam.load(provider)
     values = {**options.get(provider, {}), **(kind.options.from_target(place) if place else {})}
     chosen = _options(kind, values, text)
+    if not chosen.locations():
+        raise UsageError(f"{text} names no region", hint=f"write {provider}:PLACE:REGION")
     return Target(provider, chosen, Audience(), chosen.locations())
 
 

@@ -40,9 +40,10 @@ class Options(BaseModel):
         raise NotImplementedError
 
     @classmethod
-    def from_reference(cls, text: str) -> Mapping[str, object]:
+    def from_reference(cls, text: str, given: Mapping[str, object]) -> Mapping[str, object]:
         """The options needed to read the image that `text` (a reference without
-        "PROVIDER:") names. Raises UsageError when it has not that form."""
+        "PROVIDER:") names, where `given` are those that the user set; what is
+        returned goes over them. Raises UsageError when it has not that form."""
         raise NotImplementedError
 
     def fill(self, spec: Spec) -> str:

@@ -102,7 +102,7 @@ class AwsOptions(Options):
         return {"regions": text.split(",")}
 
     @classmethod
-    def from_reference(cls, text: str, given: Mapping[str, object]) -> Mapping[str, object]:
+    def from_reference(cls, text: str, given: Mapping[str, object]) -> Mapping[str, object]:  # noqa: ARG003
         region, slash, image = text.partition("/")
         if not (slash and image):
             raise UsageError(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from publisher.errors import PipelineError
+from providers.azure.refs import Ref
+from publisher.errors import PipelineError, UsageError
 from publisher.model import MIB, Finding, Severity, Spec
 from publisher.provider import Options
 
@@ -139,16 +140,38 @@ class AzureOptions(Options):
     )
     workers: int = Field(8, ge=1, le=64, description="Parallel transfers to or from a disk.")
 
-    @model_validator(mode="after")
-    def _somewhere(self) -> AzureOptions:
-        if not self.locations():
-            raise ValueError("give location, regions or both")
-        return self
-
     def locations(self) -> tuple[str, ...]:
+        """None where an image is only read: that goes where the image is."""
         names = [region.name if isinstance(region, Region) else region for region in self.regions]
         wanted = ([self.location] if self.location else []) + names
         return tuple(dict.fromkeys(normal_region(name) for name in wanted))
+
+    @classmethod
+    def from_target(cls, text: str) -> Mapping[str, object]:
+        """SUBSCRIPTION/GROUP/GALLERY, with :REGION,REGION behind it where more than
+        the options' own are wanted."""
+        place, _, regions = text.partition(":")
+        parts = place.split("/")
+        if len(parts) != 3 or not all(parts):
+            raise UsageError(
+                f"azure:{text} names no gallery",
+                hint="write azure:SUBSCRIPTION/GROUP/GALLERY[:REGION,REGION]",
+            )
+        wanted: dict[str, object] = dict(
+            zip(("subscription", "resource_group", "gallery"), parts, strict=True)
+        )
+        return {**wanted, "regions": regions.split(",")} if regions else wanted
+
+    @classmethod
+    def from_reference(cls, text: str, given: Mapping[str, object]) -> Mapping[str, object]:
+        """What is made to read the image goes where `given` says, or beside the image."""
+        ref = Ref.parse(text)
+        beside = {
+            "subscription": ref.subscription,
+            "resource_group": ref.group,
+            "gallery": ref.gallery,
+        }
+        return {**beside, **{key: given[key] for key in beside if key in given}}
 
     def region(self, name: str) -> Region:
         """The settings of one target region, the defaults filled in."""
@@ -227,6 +250,8 @@ def check_names(options: AzureOptions, spec: Spec) -> Iterator[Finding]:
     def wrong(key: str, what: str, fix: str) -> Finding:
         return Finding(f"azure.{key.partition('[')[0]}", Severity.ERROR, what, fix, key)
 
+    if not options.locations():
+        yield wrong("regions", "no region is named", "give location, regions or both")
     definition = options.definition_name(spec)
     if not _DEFINITION.fullmatch(definition):
         yield wrong(

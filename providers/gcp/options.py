@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
+from publisher.errors import UsageError
 from publisher.model import GIB, Finding, Severity, Spec
 from publisher.provider import Options
 
@@ -112,6 +113,20 @@ class GcpOptions(Options):
         """Images are global."""
         return (GLOBAL,)
 
+    @classmethod
+    def from_target(cls, text: str) -> Mapping[str, object]:
+        """PROJECT or PROJECT/BUCKET."""
+        project, _, bucket = text.partition("/")
+        return {"project": project, **({"bucket": bucket} if bucket else {})}
+
+    @classmethod
+    def from_reference(cls, text: str, given: Mapping[str, object]) -> Mapping[str, object]:
+        """The image may be another project's; the worker runs in the project that is given."""
+        project, slash, image = text.partition("/")
+        if not (slash and image):
+            raise UsageError(f"gcp:{text} names no image", hint="write gcp:PROJECT/IMAGE")
+        return {"project": given.get("project", project)}
+
     def fill(self, spec: Spec) -> str:
         """As in Options; what is filled in is brought into RFC 1035's alphabet
         (1.2.3 becomes 1-2-3), the template itself is not touched."""
@@ -164,7 +179,9 @@ def problems(options: GcpOptions, spec: Spec) -> Iterator[Finding]:
         )
     uefi = "UEFI_COMPATIBLE" in features(options, spec)
     if spec.arch == "aarch64" and spec.firmware == "bios":
-        yield error("gcp.firmware", "ARM machines boot by UEFI only", "set build.firmware to uefi", "")
+        yield error(
+            "gcp.firmware", "ARM machines boot by UEFI only", "set build.firmware to uefi", ""
+        )
     elif spec.firmware == "uefi" and not uefi:
         yield error(
             "gcp.features",
@@ -197,6 +214,4 @@ def problems(options: GcpOptions, spec: Spec) -> Iterator[Finding]:
                 "labels hold lower-case letters, digits, dashes and underscores only",
             )
         if not LABEL_KEY.fullmatch(label(key)):
-            yield error(
-                "gcp.tag", f"the tag {key!r} is no label", "start it with a letter", ""
-            )
+            yield error("gcp.tag", f"the tag {key!r} is no label", "start it with a letter", "")

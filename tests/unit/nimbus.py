@@ -54,7 +54,7 @@ class NimbusOptions(Options):
         return {"regions": text.split(",")}
 
     @classmethod
-    def from_reference(cls, text: str) -> Mapping[str, object]:
+    def from_reference(cls, text: str, given: Mapping[str, object]) -> Mapping[str, object]:
         return {"regions": [text.partition("/")[0]]}
 
 

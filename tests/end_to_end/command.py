@@ -1,0 +1,75 @@
+"""The program as a user runs it, in a process of its own, with its events read as they come."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Event: TypeAlias = Mapping[str, Any]
+PUBLISH = [sys.executable, "-m", "publisher.cli.main"]
+ROOT = Path(__file__).parents[2]
+
+
+class Ended:
+    """How a command ended: exit code, events, what it said to people."""
+
+    def __init__(self, code: int, events: Sequence[Event], errors: str) -> None:
+        self.code = code
+        self.events = events
+        self.errors = errors
+
+    def named(self, name: str) -> list[Event]:
+        return [event for event in self.events if event.get("event") == name]
+
+    def steps(self, name: str) -> list[str]:
+        return [event["step"] for event in self.named(name)]
+
+    @property
+    def finished(self) -> Event:
+        (event,) = self.named("RunFinished")
+        return event
+
+    def images(self, provider: str = "") -> list[Event]:
+        images = self.finished["images"]
+        return [image for image in images if provider in ("", image["provider"])]
+
+
+def publish(
+    *arguments: str,
+    until: Callable[[Event], bool] | None = None,
+    then: signal.Signals = signal.SIGKILL,
+    environ: Mapping[str, str] | None = None,
+    ok: bool = True,
+) -> Ended:
+    """Run `publish … --json`. With `until`, send the signal `then` at the first
+    event for which it is true."""
+    events: list[Event] = []
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [*PUBLISH, *arguments, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **(environ or {})},
+        )
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                events.append(json.loads(line))
+                if until is not None and until(events[-1]):
+                    process.send_signal(then)
+                    until = None
+        code = process.wait(timeout=60)
+        errors.seek(0)
+        said = errors.read()
+    if ok:
+        assert code == 0, said
+    return Ended(code, events, said)

@@ -1,0 +1,72 @@
+"""Where a migration goes and comes from, in each cloud's own words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from publisher import provider
+from publisher.errors import UsageError
+from publisher.migrate import plan_migration
+
+SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
+
+
+@pytest.mark.parametrize(
+    ("cloud", "place", "expected"),
+    [
+        ("aws", "us-east-1,eu-west-1", {"regions": ["us-east-1", "eu-west-1"]}),
+        ("gcp", "my-project/my-bucket", {"project": "my-project", "bucket": "my-bucket"}),
+        (
+            "azure",
+            f"{SUBSCRIPTION}/images/gallery:westeurope",
+            {
+                "subscription": SUBSCRIPTION,
+                "resource_group": "images",
+                "gallery": "gallery",
+                "regions": ["westeurope"],
+            },
+        ),
+    ],
+)
+def test_a_target_says_where_to(cloud: str, place: str, expected: dict[str, Any]) -> None:
+    options = provider.load(cloud).options
+    assert options.from_target(place) == expected
+    options.model_validate(expected)
+
+
+def test_a_source_in_another_project_is_read_by_a_worker_in_our_own() -> None:
+    options = provider.load("gcp").options
+    assert options.from_reference("debian-cloud/debian-12", {"project": "ours"}) == {
+        "project": "ours"
+    }
+    assert options.from_reference("ours/web-1", {}) == {"project": "ours"}
+
+
+def test_a_gallery_image_is_read_beside_itself_unless_told_where() -> None:
+    options = provider.load("azure").options
+    reference = f"{SUBSCRIPTION}/images/gallery/web/1.0.0"
+    beside = options.from_reference(reference, {})
+    assert options.model_validate(beside).locations() == ()
+    assert options.from_reference(reference, {"resource_group": "mine"}) == {
+        **beside,
+        "resource_group": "mine",
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("aws:ami-0123", "gcp:project/bucket", "names no image"),
+        ("gcp:image", "aws:us-east-1", "names no image"),
+        ("azure:group/gallery/web", "aws:us-east-1", "names no image in Azure"),
+        ("aws:us-east-1/ami-0123", "azure:gallery", "names no gallery"),
+        ("aws:us-east-1/ami-0123", f"azure:{SUBSCRIPTION}/g/gallery", "names no region"),
+        ("aws:us-east-1/ami-0123", "gcp:project", "bucket: Field required"),
+        ("aws:us-east-1/ami-0123", "aws:mars", "regions.0"),
+    ],
+)
+def test_a_place_that_is_incomplete_is_refused(source: str, target: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan_migration(source, [target])
