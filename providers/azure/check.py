@@ -75,7 +75,8 @@ class Check:
                 "check the id, or log in to the tenant that holds it",
             )
             return
-        yield from self._locations(regions)
+        misplaced = list(self._locations(regions))
+        yield from misplaced
         if self._read(self._group, api.GROUPS) is None:
             if self._options.create_resource_group:
                 return
@@ -86,7 +87,8 @@ class Check:
             )
             return
         yield from self._permissions()
-        yield from self._quotas()
+        if not misplaced:
+            yield from self._quotas()
         yield from self._names(spec)
 
     def _read(self, path: str, version: str) -> Body | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +14,25 @@ from providers.azure.options import AzureOptions
 from providers.azure.provider import Azure
 from providers.azure.sandbox import AzureSandbox
 from providers.azure.sandbox.resources import SUBSCRIPTION
-from publisher.conformance import HastyClock, make_disk
+from publisher.conformance import HastyClock
+from publisher.disks import raw
 from publisher.events import Event
 from publisher.memory import Memory
 from publisher.model import MIB, Disk, Image, Spec
 from publisher.task import Cancellation, Task
 
 GROUP = "images"
-SIZE = 24 * MIB
+SIZE = 20 * MIB
+
+
+def small_disk(path: Path, seed: bytes = b"seed") -> Disk:
+    """A sparse disk with data at both ends, in the middle, and in some scattered pages."""
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+        for offset in (0, MIB, 5 * MIB, SIZE // 2, SIZE - 65536):
+            file.seek(offset)
+            file.write(hashlib.sha256(seed + b"%d" % offset).digest() * 2048)
+    return raw.inspect(path)
 
 
 class AzureWorld:
@@ -29,7 +41,7 @@ class AzureWorld:
     def __init__(self, sandbox: AzureSandbox, where: Path) -> None:
         self.sandbox = sandbox
         self.where = where
-        self.disk = make_disk(where / "disk.raw", SIZE)
+        self.disk = small_disk(where / "disk.raw")
         self.events: list[Event] = []
         self.api = Api(SUBSCRIPTION)
 

@@ -158,7 +158,7 @@ class Disks:
             raise Refused(400, "InvalidParameter", "Trusted launch needs hyperVGeneration V2.")
 
     def delete(self, request: Request, entry: Entry) -> Answer:
-        if entry.properties.get("diskState") in ("ActiveSAS", "ActiveUpload"):
+        if any(grant["blob"] == entry.blob for grant in self._state.grants.values()):
             raise Refused(
                 409,
                 "OperationNotAllowed",

@@ -53,7 +53,10 @@ class Identity:
                 "AuthenticationFailed",
                 "Authentication failed. The 'Authorization' header is missing.",
             )
-        text = base64.urlsafe_b64decode(token.partition(".")[0] + "==").decode(errors="replace")
+        try:
+            text = base64.urlsafe_b64decode(token.partition(".")[0] + "==").decode()
+        except ValueError:
+            text = ""
         if not hmac.compare_digest(token, self._sign(text)):
             raise Refused(401, "InvalidAuthenticationToken", "The access token is invalid.")
         if int(text.partition(" ")[0]) < time.time():
