@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import requests
@@ -99,7 +99,9 @@ def gzip(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-def archive(size: int = 1024**3, name: str = "disk.raw", kind: int = tarfile.GNU_FORMAT) -> bytes:
+def archive(
+    size: int = 1024**3, name: str = "disk.raw", kind: Literal[0, 1, 2] = tarfile.GNU_FORMAT
+) -> bytes:
     """A tar.gz of one member of zeros, not sparse."""
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     info = tarfile.TarInfo(name)

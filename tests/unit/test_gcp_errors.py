@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import requests
-from google.api_core import exceptions as core
-from google.auth import exceptions as auth
+from google.api_core import exceptions as api_core_exceptions
+from google.auth import exceptions as auth_exceptions
 
 from providers.gcp.api import classify, from_response, from_status, gone
 from publisher.errors import (
@@ -17,6 +18,10 @@ from publisher.errors import (
     QuotaError,
     UnreachableError,
 )
+
+# Google's exceptions have no types.
+core: Any = api_core_exceptions
+auth: Any = auth_exceptions
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ SPEC = Spec(name="web", version="1.2.3", size=GIB, digest="ab" * 32, run="r1")
 
 
 def options(**given: object) -> GcpOptions:
-    return GcpOptions(**{"project": "my-project", "bucket": "my-bucket", **given})  # type: ignore[arg-type]
+    return GcpOptions(**{"project": "my-project", "bucket": "my-bucket", **given})
 
 
 def errors(spec: Spec = SPEC, **given: object) -> set[str]:

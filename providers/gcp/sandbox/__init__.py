@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +33,14 @@ class GcpSandbox:
         self._running: _Running | None = None
 
     def start(self) -> None:
-        self._running = _Running(self._state, self._port, self.faults)
+        """On the port that was asked for, or the one of the last start, or any."""
+        note = self._state / "port"
+        port = self._port
+        if not port and note.exists() and free(int(note.read_text())):
+            port = int(note.read_text())
+        self._running = _Running(self._state, port, self.faults)
         self._port = self._running.server.port
+        note.write_text(str(self._port))
 
     def stop(self) -> None:
         if self._running is not None:
@@ -158,6 +165,17 @@ class _Running:
         self.server.stop()
         self.instances.stop()
         self.operations.stop()
+
+
+def free(port: int) -> bool:
+    """True when one may listen on this port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def refusal(kind: FaultKind, environ: WSGIEnvironment) -> Refusal:

@@ -94,9 +94,17 @@ class Instances(Collection):
                 raise Refused(409, f"The resource '{where}' already exists", "alreadyExists")
             self._check(zone, body)
             instance = self.born(body, "instance", f"zones/{zone}/instances/{name}")
-            attached = [
-                self._plug(zone, instance, index, disk) for index, disk in enumerate(body["disks"])
-            ]
+            before = {key for key, _ in self.store.disks.items()}
+            attached = []
+            try:
+                for index, disk in enumerate(body["disks"]):
+                    attached.append(self._plug(zone, instance, index, disk))
+            except Refused:
+                for key, _ in list(self.store.disks.items()):
+                    self._disks.use(key, instance["selfLink"], attached=False)
+                    if key not in before:
+                        self._disks.drop(key)
+                raise
             instance |= {"status": "PROVISIONING", "disks": attached}
             instance["zone"] = self.link(f"zones/{zone}")
             self.store.instances.put(f"{zone}/{name}", instance)
