@@ -134,6 +134,9 @@ class Place(ABC):
 
         return self.do(tolerant)
 
+    def sweep(self) -> None:  # noqa: B027 - most places need none
+        """Remove what killed processes left behind long ago."""
+
     # -- for the two kinds
 
     def prepare(self, path: str) -> Path:

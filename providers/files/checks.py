@@ -49,6 +49,7 @@ def check(
     task = place.task
     task.phase(f"writing a test file to {place.url}")
     _probe(place, f".publish/check-{spec.run or 'now'}")
+    place.sweep()
     findings: list[Finding] = []
     if any(to not in ("raw", "vhd-fixed") for to in options.formats) and not shutil.which(
         "qemu-img"

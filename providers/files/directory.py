@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from providers.files.api import CHUNK, NAME, Place
 from publisher.errors import ConflictError
 from publisher.task import Task
+
+SCRATCH = ".publish/tmp"
 
 
 class Directory(Place):
@@ -33,11 +39,24 @@ class Directory(Place):
         return [n for n in os.listdir(self._root / directory) if not n.endswith(".partial")]
 
     def _write(self, path: str, data: bytes) -> None:
+        with self._replacing(path) as file:
+            file.write(data)
+
+    def _put(self, source: Path, path: str) -> None:
+        with source.open("rb") as content, self._replacing(path) as file:
+            while piece := content.read(CHUNK):
+                self.task.check()
+                file.write(piece)
+
+    @contextlib.contextmanager
+    def _replacing(self, path: str) -> Iterator[IO[bytes]]:
+        """A file that takes the place of another when it is whole. Until then it
+        stands in .publish, where nobody fetches it."""
         target = self.prepare(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        partial = self.prepare(f"{SCRATCH}/{os.getpid()}-{uuid.uuid4().hex}")
         try:
             with partial.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, target)
@@ -45,20 +64,13 @@ class Directory(Place):
             partial.unlink(missing_ok=True)
         _sync(target.parent)
 
-    def _put(self, source: Path, path: str) -> None:
-        target = self.prepare(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            with source.open("rb") as content, partial.open("wb") as file:
-                while piece := content.read(CHUNK):
-                    self.task.check()
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
-        _sync(target.parent)
+    def sweep(self) -> None:
+        """Remove what killed processes left behind more than a day ago."""
+        yesterday = self.task.clock.now() - 86400
+        with contextlib.suppress(OSError):
+            for path in (self._root / SCRATCH).iterdir():
+                if path.stat().st_mtime < yesterday:
+                    path.unlink()
 
     def _move(self, source: str, target: str) -> None:
         """One rename: the release is there whole or not at all."""

@@ -24,7 +24,7 @@ from providers.files.releases import (
     write_record,
 )
 from providers.files.signing import Signer
-from providers.files.streams import listed, refresh
+from providers.files.streams import PRODUCTS, listed, refresh
 from providers.files.upload import files_of, refuse_other
 from publisher.errors import ProviderError
 from publisher.model import Audience, Image, Query, Spec, Upload
@@ -107,7 +107,8 @@ def withdraw(place: Place, options: FilesOptions, signer: Signer | None, image: 
 
 def _unlist(place: Place, options: FilesOptions, signer: Signer | None, key: str) -> None:
     place.remove(f"{PUBLIC}/{key}")
-    if key in listed(place):
+    # Not only when the products list it: the index beside them may be older.
+    if place.size(PRODUCTS) is not None:
         refresh(place, options.domain, signer)
 
 

@@ -77,7 +77,11 @@ class FilesOptions(Options):
         return {"url": text}
 
     @classmethod
-    def from_reference(cls, text: str) -> Mapping[str, object]:
+    def from_reference(
+        cls,
+        text: str,
+        given: Mapping[str, object],  # noqa: ARG003
+    ) -> Mapping[str, object]:
         return {"url": split(text)[0]}
 
 
