@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 Event: TypeAlias = Mapping[str, Any]
-PUBLISH = [sys.executable, "-m", "publisher.cli.main"]
+PUBLISH = [sys.executable, "-m", "publisher"]
 ROOT = Path(__file__).parents[2]
 
 

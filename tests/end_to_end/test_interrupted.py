@@ -62,14 +62,14 @@ def calm(disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Counter[str]:
     return kinds
 
 
-MOMENTS = [
+MOMENTS = (
     "download",
-    *(
-        f"{cloud}.{verb}"
-        for cloud in CLOUDS
-        for verb in ("upload", "register", "copy", "verify", "release")
-    ),
-]
+    "aws.upload",
+    "gcp.register",
+    "azure.copy",
+    "azure.verify",
+    "aws.release",
+)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
