@@ -74,9 +74,13 @@ class Disks:
             timeout=_GONE_TIMEOUT,
         )
 
-    def revoke(self, name: str, task: Task) -> None:
-        """End all access. An upload that is not complete can't become a disk, which
-        Azure says as InvalidVhd; its access has ended all the same."""
+    def revoke(self, name: str, task: Task, *, whole: bool = False) -> None:
+        """End all access.
+
+        Azure does not make a disk of an upload whose footer is not right, and says
+        InvalidVhd; its access has ended all the same. Raises that only where the
+        upload is meant to be `whole`.
+        """
         try:
             self._api.finish(
                 task,
@@ -87,7 +91,7 @@ class Disks:
                 timeout=_GONE_TIMEOUT,
             )
         except ProviderError as error:
-            if error.code != "InvalidVhd" and not is_gone(error):
+            if not is_gone(error) and (whole or error.code != "InvalidVhd"):
                 raise
 
     def grant(self, name: str, access: str, task: Task) -> str:
@@ -139,7 +143,7 @@ class Disks:
             with contextlib.suppress(ProviderError, Cancelled):
                 self.revoke(name, api.cleaning(task))
             raise
-        self.revoke(name, task)
+        self.revoke(name, task, whole=access == "Write")
 
     @contextlib.contextmanager
     def temporary(self, name: str, body: Body, task: Task) -> Iterator[None]:

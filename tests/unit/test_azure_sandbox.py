@@ -143,17 +143,16 @@ def test_a_disk_goes_through_its_states(world: AzureWorld) -> None:
 def test_an_upload_without_a_footer_does_not_become_a_disk(world: AzureWorld) -> None:
     disks, task = Disks(world.api, "images"), world.task()
     make_disk(world, DISK)
-    with disks.opened("disk", "Write", task) as pages:
+    with (
+        pytest.raises(ProviderError) as caught,
+        disks.opened("disk", "Write", task) as pages,
+    ):
         pages.put(0, b"x" * 512)
-    with pytest.raises(ProviderError) as caught:
-        world.api.finish(
-            task,
-            lambda c, polling: c.disks.begin_revoke_access(
-                "images", "disk", api_version=DISKS, polling=polling
-            ),
-            what="revoke",
-        )
     assert caught.value.code == "InvalidVhd"
+    found = disks.get("disk", task)
+    assert found is not None
+    assert found["properties"]["diskState"] == "ActiveUpload"
+    assert world.sandbox.manager._state.grants == {}
 
 
 def test_a_disk_keeps_what_it_was_made_of(world: AzureWorld) -> None:
