@@ -56,7 +56,9 @@ def plan_migration(
         made_from = {
             "reference": source,
             "provider": provider,
-            "options": _options(kind, values, source).model_dump(mode="json", by_alias=True),
+            "options": complete_options(kind, values, source).model_dump(
+                mode="json", by_alias=True
+            ),
         }
     drawn = [_target(text, given) for text in targets]
     if len({target.provider for target in drawn}) != len(drawn):
@@ -91,13 +93,16 @@ def _target(text: str, options: Mapping[str, Mapping[str, object]]) -> Target:
     provider, _, place = text.partition(":")
     kind = seam.load(provider)
     values = {**options.get(provider, {}), **(kind.options.from_target(place) if place else {})}
-    chosen = _options(kind, values, text)
+    chosen = complete_options(kind, values, text)
     if not chosen.locations():
         raise UsageError(f"{text} names no region", hint=f"write {provider}:PLACE:REGION")
     return Target(provider, chosen, Audience(), chosen.locations())
 
 
-def _options(kind: type[seam.Provider], values: Mapping[str, object], text: str) -> seam.Options:
+def complete_options(
+    kind: type[seam.Provider], values: Mapping[str, object], text: str
+) -> seam.Options:
+    """The provider's options; `text` is what the user wrote. Raises UsageError."""
     try:
         return kind.options.model_validate(values)
     except ValidationError as error:

@@ -28,7 +28,7 @@ def _load(file: Path, settings: Sequence[str], sandbox: bool) -> Pipeline:
 
 
 @contextlib.contextmanager
-def _clouds(names: Sequence[str], state: Path, *, sandbox: bool) -> Iterator[None]:
+def clouds(names: Sequence[str], state: Path, *, sandbox: bool) -> Iterator[None]:
     """The clouds as the environment has them, or their stand-ins."""
     if not sandbox:
         yield
@@ -65,7 +65,7 @@ def _execute(
 
     with (
         cancelling() as cancellation,
-        _clouds(names, state, sandbox=sandbox),
+        clouds(names, state, sandbox=sandbox),
         screen(json=json, plain=plain) as sink,
     ):
         publisher.run.run(drawn, state=state, sink=sink, cancellation=cancellation)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from publisher.cli import export
 from publisher.cli.help import Command, Group
 from publisher.cli.options import (
     Debug,
@@ -123,6 +124,9 @@ def migrate(
         json=json,
         plain=plain,
     )
+
+
+app.command("export", cls=Command)(export.command)
 
 
 @app.command("list", cls=Command)

@@ -66,7 +66,7 @@ def test_help_imports_no_sdk_no_pydantic_and_no_rich() -> None:
     assert "publish FILE" in ended.stdout
 
 
-COMMANDS = ["run", "plan", "migrate", "list", "show", "doctor", "sandbox", "schema"]
+COMMANDS = ["run", "plan", "migrate", "export", "list", "show", "doctor", "sandbox", "schema"]
 
 
 @pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
@@ -118,7 +118,7 @@ def test_a_file_alone_is_run(publish: Command, words: list[str]) -> None:
         (
             ["qqq"],
             "error: there is no command or file 'qqq'\n"
-            "  hint: known are: run, plan, migrate, list, show, doctor, sandbox, schema\n",
+            "  hint: known are: run, plan, migrate, export, list, show, doctor, sandbox, schema\n",
         ),
         (["run"], "error: missing argument 'FILE'\n  hint: see publish run --help\n"),
         (
