@@ -211,9 +211,7 @@ def _ready(api: Api, options: GcpOptions, name: str, task: Task, absent: float) 
             )
         return (found,) if status(found) == "READY" else None
 
-    (image,) = task.poll(
-        probe, interval=2.0, timeout=3600.0, what="waiting for the image", provider=PROVIDER
-    )
+    (image,) = operations.poll(task, probe, timeout=3600.0, what="waiting for the image")
     return image
 
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from providers.gcp.api import PROVIDER, Api, from_status
 from publisher.errors import ProviderError
 from publisher.task import Task
 
+T = TypeVar("T")
+
+FIRST = (0.1, 0.2, 0.4, 0.8)
 INTERVAL = 2.0
+"""Seconds between looks: short at first, for what is soon done."""
 TIMEOUT = 2 * 3600.0
+
+
+def poll(task: Task, probe: Callable[[], T | None], *, timeout: float, what: str) -> T:
+    """task.poll with the intervals of this cloud."""
+    task.phase(what)
+    for delay in FIRST:
+        found = task.retry(probe)
+        if found is not None:
+            return found
+        task.sleep(delay)
+    return task.poll(probe, interval=INTERVAL, timeout=timeout, what=what, provider=PROVIDER)
 
 
 def failure(operation: Any) -> ProviderError | None:
@@ -41,6 +57,6 @@ def wait(api: Api, project: str, operation: Any, task: Task, what: str, *, zone:
 
     last = operation
     if not finished(operation):
-        last = task.poll(probe, interval=INTERVAL, timeout=TIMEOUT, what=what, provider=PROVIDER)
+        last = poll(task, probe, timeout=TIMEOUT, what=what)
     if error := failure(last):
         raise error

@@ -36,7 +36,6 @@ SEGMENTS_MOST = 256
 LONGEST_SECONDS = 24 * 3600
 BOOT_TIMEOUT = 15 * 60.0
 READ_TIMEOUT = LONGEST_SECONDS
-INTERVAL = 2.0
 SESSION_WORKERS = 8
 
 Take: TypeAlias = Callable[[int, int, Records], None]
@@ -130,13 +129,8 @@ class Reading:
             ],
         }
         self._change("instances", "insert_unary", instance_resource=self._machine(orders))
-        task.poll(
-            self._ready,
-            interval=INTERVAL,
-            timeout=BOOT_TIMEOUT,
-            what="waiting for the machine",
-            provider=PROVIDER,
-        )
+        what = "waiting for the machine"
+        operations.poll(task, self._ready, timeout=BOOT_TIMEOUT, what=what)
         task.phase("attaching the image's disk")
         zone = self._options.zone
         disk = {
@@ -280,13 +274,8 @@ class Reading:
             return found or None
 
         while waiting:
-            ready = self._task.poll(
-                some,
-                interval=INTERVAL,
-                timeout=READ_TIMEOUT,
-                what="reading the image",
-                provider=PROVIDER,
-            )
+            what = "reading the image"
+            ready = operations.poll(self._task, some, timeout=READ_TIMEOUT, what=what)
             for start in ready:
                 stop = waiting.pop(start)
                 self._take(start, stop, take)

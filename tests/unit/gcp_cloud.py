@@ -104,7 +104,7 @@ def archive(
 ) -> bytes:
     """A tar.gz of one member of zeros, not sparse."""
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
-    info = tarfile.TarInfo(name)
+    info = tarfile.TarInfo("disk.raw")
     info.size = size
     out = [packer.compress(info.tobuf(kind))]
     zeros = bytes(MIB)
