@@ -96,8 +96,8 @@ def run_guest(platform: Platform, arguments: tuple[str, ...]) -> str:
 def _last_words(stderr: bytes) -> str:
     lines = [line.strip() for line in stderr.decode(errors="replace").splitlines()]
     for line in lines:
-        if "KVM internal error" in line or "error:" in line:
-            return line.rpartition("error: ")[2]
+        if "KVM internal error" in line or " error: " in line:
+            return line.partition(" error: ")[2] or line
     useful = [line for line in lines if line and "warning:" not in line]
     return useful[0] if useful else ""
 

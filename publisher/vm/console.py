@@ -34,7 +34,7 @@ _MARKS: tuple[tuple[Phase, re.Pattern[str]], ...] = tuple(
         (Phase.KERNEL, r"Linux version \d|EFI stub: |\[    0\.000000\]|Loading, please wait"),
         (
             Phase.INIT,
-            r"systemd\[1\]: |Welcome to |Begin: Running /scripts/init-bottom|INIT: version",
+            r"systemd\[1\]: |Welcome to (?!GRUB)|Running /scripts/init-bottom|INIT: version",
         ),
         (
             Phase.NETWORK,
@@ -49,22 +49,26 @@ _MARKS: tuple[tuple[Phase, re.Pattern[str]], ...] = tuple(
     )
 )
 
-_FATAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+_FATAL = tuple(
     (re.compile(pattern), reason)
     for pattern, reason in (
         (
             r"No bootable device|Boot failed: not a bootable disk",
             "the firmware found nothing to boot",
         ),
-        (r"BdsDxe: No bootable option|UEFI Interactive Shell|Shell>", "UEFI found nothing to boot"),
+        (r"BdsDxe: No bootable option|UEFI Interactive Shell", "UEFI found nothing to boot"),
         (r"Access Denied$|bad shim signature|Security Violation", "secure boot refused the loader"),
-        (r"grub rescue>|^grub>", "GRUB did not find its configuration"),
         (r"Kernel panic - not syncing: (.*)", "kernel panic: {}"),
         (r"ALERT!\s+(.*)", "the initramfs did not find the root file system: {}"),
         (r"Gave up waiting for root", "the initramfs did not find the root file system"),
         (r"You are in (emergency|rescue) mode", "systemd stopped in {} mode"),
     )
 )
+_PROMPTS = (
+    (re.compile(r"^Shell> ?$"), "UEFI found nothing to boot"),
+    (re.compile(r"^grub( rescue)?> ?$"), "GRUB did not find its configuration"),
+)
+"""Questions that nobody will answer; they end without a line break."""
 
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|c)|[\x00-\x08\x0e-\x1a]")
 
@@ -109,31 +113,32 @@ class Tracker:
 
     def last_lines(self, count: int = 20) -> str:
         with self._lock:
-            lines = [*self._lines, *([self._rest] if self._rest.strip() else [])]
+            rest = plain(self._rest)
+            lines = [*self._lines, *([rest] if rest.strip() else [])]
         return "\n".join(lines[-count:])
 
     def feed(self, data: bytes) -> None:
         self.heard = self._clock()
         with self._lock:
-            text = self._rest + data.decode(errors="replace")
-            *lines, rest = plain(text).split("\n")
-            # prompts end without a line break, so an unfinished line counts too;
-            # an unfinished escape sequence is kept as it came
-            self._rest = text.rpartition("\n")[2][-4096:]
+            *lines, self._rest = (self._rest + data.decode(errors="replace")).split("\n")
+            self._rest = self._rest[-4096:]
+            lines = [plain(line) for line in lines]
             self._lines.extend(line for line in lines if line.strip())
-        for line in (*lines, rest):
+            rest = plain(self._rest)
+        for line in lines:
             self._judge(line)
+        for pattern, reason in _PROMPTS:
+            if not self.fatal and pattern.search(rest):
+                self.fatal = reason
 
     def _judge(self, line: str) -> None:
         for phase, pattern in _MARKS:
             if phase > self._phase and pattern.search(line):
                 self.enter(phase)
-        if not self.fatal:
-            for pattern, reason in _FATAL:
-                match = pattern.search(line)
-                if match:
-                    self.fatal = reason.format(*match.groups()).strip(" :")
-                    break
+        for pattern, reason in _FATAL:
+            match = pattern.search(line)
+            if match and not self.fatal:
+                self.fatal = reason.format(*match.groups()).strip(" :")
 
     def enter(self, phase: Phase) -> None:
         """Note that the boot has come this far (also from other evidence)."""

@@ -35,8 +35,11 @@ class Completed:
 
 def command(argv: Sequence[str]) -> list[str]:
     """The same command, killed by the kernel when the thread that starts it ends,
-    so also when this program is killed (prctl(2), PR_SET_PDEATHSIG)."""
-    return [require("setpriv"), "--pdeathsig", "KILL", "--", require(argv[0]), *argv[1:]]
+    so also when this program is killed (prctl(2), PR_SET_PDEATHSIG). A parent
+    that died before the kernel knew is noticed by its number."""
+    guard = 'if [ "$PPID" = "$0" ]; then exec "$@"; fi'
+    bound = [require("setpriv"), "--pdeathsig", "KILL", "--", "/bin/sh", "-c", guard]
+    return [*bound, str(os.getpid()), require(argv[0]), *argv[1:]]
 
 
 def spawn(

@@ -1,0 +1,85 @@
+"""Which accelerator is chosen, and that only a guest that really ran proves KVM."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from publisher.vm import accelerator
+from publisher.vm.accelerator import decide, run_guest
+from publisher.vm.arch import PLATFORMS
+
+X86 = PLATFORMS["x86_64"]
+
+
+@pytest.mark.parametrize(
+    ("native", "device", "guest", "kind", "words"),
+    [
+        (True, "", "", "kvm", "KVM runs guests here"),
+        (True, "", "KVM internal error. Suberror: 1", "tcg", "opens but cannot run a guest (KVM"),
+        (True, "there is no /dev/kvm", "", "tcg", "there is no /dev/kvm"),
+        (True, "/dev/kvm can't be opened (Permission denied)", "", "tcg", "Permission denied"),
+        (False, "", "", "tcg", "not this machine's architecture"),
+    ],
+)
+def test_the_decision(native: bool, device: str, guest: str, kind: str, words: str) -> None:
+    chosen = decide("x86_64", native=native, device=device, guest=guest, cpus=2)
+    assert chosen.kind == kind
+    assert words in chosen.reason
+    assert "\n" not in chosen.reason
+
+
+def test_emulation_uses_all_processors() -> None:
+    two = decide("x86_64", native=True, device="none", guest="", cpus=2)
+    assert "tcg,thread=multi,tb-size=256" in two.arguments
+    one = decide("x86_64", native=True, device="none", guest="", cpus=1)
+    assert "tcg,thread=single,tb-size=256" in one.arguments
+
+
+def test_the_guest_starts_at_the_reset_vector_and_ends_in_its_own_code() -> None:
+    rom = accelerator._rom()
+    assert len(rom) == 65536
+    opcode, distance = struct.unpack_from("<Bh", rom, 0xFFF0)
+    assert opcode == 0xE9
+    assert 0xFFF3 + distance == 0xFF00
+    assert rom[0xFF00] == 0xFA
+    # ljmp 0x18:0xffffff90 enters long mode at the SSE instructions
+    assert bytes.fromhex("ea90ffffff1800") + bytes.fromhex("b854000000") in rom
+    assert rom[0xFF90:].startswith(bytes.fromhex("b85400000066480f6ec0"))
+
+
+def _qemu(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    path = directory / "qemu"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(accelerator, "require", lambda _: str(path))
+
+
+@pytest.mark.parametrize(
+    ("script", "verdict"),
+    [
+        ("exit 85", ""),
+        ("exit 0", "QEMU ended with status 0"),
+        ("echo 'qemu: error: failed to set MSR 0x10a to 0x69' >&2; exit 134", "failed to set MSR"),
+        ("echo 'qemu: warning: no CPUID.01H' >&2; exit 1", "QEMU ended with status 1"),
+        ("echo 'Could not access KVM kernel module' >&2; exit 1", "Could not access KVM"),
+    ],
+)
+def test_only_the_guests_own_exit_value_proves_that_it_ran(
+    script: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _qemu(tmp_path, monkeypatch, script)
+    assert run_guest(X86, ("-accel", "kvm")).startswith(verdict)
+    assert bool(run_guest(X86, ("-accel", "kvm"))) == bool(verdict)
+
+
+def test_a_guest_that_hangs_is_given_up_and_its_last_words_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerator, "TIMEOUT", 0.3)
+    _qemu(tmp_path, monkeypatch, "exec sleep 20")
+    assert "did not end within" in run_guest(X86, ())
+    _qemu(tmp_path, monkeypatch, "echo 'KVM internal error. Suberror: 1' >&2; exec sleep 20")
+    assert run_guest(X86, ()) == "KVM internal error. Suberror: 1"

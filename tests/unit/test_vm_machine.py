@@ -1,0 +1,185 @@
+"""QEMU's command line, and a QEMU that dies, fails or is cancelled."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from publisher.errors import BootError, BuildError, Cancelled, HostError
+from publisher.task import Task, detached
+from publisher.vm import process
+from publisher.vm.accelerator import decide
+from publisher.vm.console import Phase
+from publisher.vm.machine import Drive, Hardware, Machine, arguments
+
+TCG = decide("x86_64", native=True, device="none", guest="", cpus=2)
+
+# Speaks enough QMP to be driven; then does what the test says.
+FAKE = """
+import json, re, socket, sys, time
+argv = " ".join(sys.argv)
+qmp = socket.socket(fileno=int(re.search(r"id=qmp,fd=(\\d+)", argv)[1]))
+console = socket.socket(fileno=int(re.search(r"id=console,fd=(\\d+)", argv)[1]))
+def say(**message):
+    qmp.sendall(json.dumps(message).encode() + b"\\n")
+def event(name, **data):
+    say(event=name, data=data, timestamp={"seconds": 1, "microseconds": 0})
+def answer(text=""):
+    data = b""
+    while True:  # QMP messages need no line break
+        data += qmp.recv(4096)
+        try:
+            request = json.loads(data)
+            break
+        except ValueError:
+            continue
+    say(**{"return": text if text else {}}, **({"id": request["id"]} if "id" in request else {}))
+version = {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}
+say(QMP={"version": version, "capabilities": []})
+answer()
+answer("  TCP[HOST_FORWARD]  14  127.0.0.1 40022  10.0.2.15  22  0 0")
+"""
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return detached(tmp_path / "memory")
+
+
+@pytest.fixture
+def hardware(tmp_path: Path) -> Hardware:
+    return Hardware(drives=(Drive(tmp_path / "disk.raw"),), log=tmp_path / "console.log")
+
+
+@pytest.fixture
+def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    program = tmp_path / "qemu.py"
+    monkeypatch.setattr(process, "command", lambda argv: [sys.executable, str(program), *argv[1:]])
+    return program
+
+
+def until(condition: object, within: float = 5) -> None:
+    deadline = time.monotonic() + within
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_command_line_boots_the_first_drive_and_holds_no_path_for_qmp(tmp_path: Path) -> None:
+    hardware = Hardware(
+        drives=(Drive(tmp_path / "a,b.raw"), Drive(tmp_path / "seed", read_only=True)),
+        log=tmp_path / "log",
+        firmware_code=Path("/code.fd"),
+        firmware_variables=Path("/variables.fd"),
+    )
+    argv = arguments(hardware, TCG, 7, 8)
+    text = " ".join(argv)
+    assert argv[0] == "qemu-system-x86_64"
+    assert "socket,id=qmp,fd=7" in text
+    assert "drive=disk0,bootindex=0" in text
+    assert f"file={tmp_path}/a,,b.raw" in text
+    assert "discard=unmap" in argv[argv.index("virtio-blk-pci,drive=disk0,bootindex=0") - 2]
+    assert "readonly=on,file=/code.fd" in text
+    assert "hostfwd=tcp:127.0.0.1:0-:22" in text
+    assert "thread=multi" in text
+
+
+def test_a_qemu_that_can_not_start_says_why(qemu: Path, hardware: Hardware, task: Task) -> None:
+    qemu.write_text("import sys; sys.exit('qemu: -drive: Could not open disk.raw')")
+    with (
+        pytest.raises(HostError, match=r"could not start: .*Could not open"),
+        Machine(hardware, task, TCG),
+    ):
+        pass
+
+
+def test_the_port_is_asked_of_qemu(qemu: Path, hardware: Hardware, task: Task) -> None:
+    qemu.write_text(FAKE + "time.sleep(60)")
+    with Machine(hardware, task, TCG) as machine:
+        assert machine.ssh_port == 40022
+        child = machine._process
+    assert child is not None
+    assert child.returncode == -9
+
+
+def test_a_guest_that_panics_fails_with_its_phase_and_its_last_words(
+    qemu: Path, hardware: Hardware, task: Task
+) -> None:
+    said = (
+        "[    0.000000] Linux version 6.1\\r\\n"
+        "[    2.5] Kernel panic - not syncing: no init found\\r\\n"
+    )
+    qemu.write_text(f'{FAKE}\nconsole.sendall(b"{said}")\ntime.sleep(60)')
+    with Machine(hardware, task, TCG) as machine:
+        until(lambda: machine.tracker.fatal)
+        with pytest.raises(BootError, match="phase kernel: kernel panic: no init found") as caught:
+            machine.check()
+    assert caught.value.phase == "kernel"
+    assert "no init found" in caught.value.console
+    assert str(hardware.log) in caught.value.hint
+    assert b"Linux version" in hardware.log.read_bytes()
+
+
+def test_a_guest_that_restarts_is_noticed(qemu: Path, hardware: Hardware, task: Task) -> None:
+    qemu.write_text(f'{FAKE}\nevent("SHUTDOWN", guest=True, reason="guest-reset")\ntime.sleep(0.2)')
+    with Machine(hardware, task, TCG) as machine:
+        until(lambda: machine.ended)
+        with pytest.raises(BootError, match="it restarted"):
+            machine.check()
+        with pytest.raises(BuildError, match="it restarted"):
+            machine.wait_down(5)
+
+
+def test_a_guest_that_powers_off_is_what_sealing_waits_for(
+    qemu: Path, hardware: Hardware, task: Task
+) -> None:
+    qemu.write_text(
+        f'{FAKE}\nevent("SHUTDOWN", guest=True, reason="guest-shutdown")\ntime.sleep(0.2)'
+    )
+    with Machine(hardware, task, TCG) as machine:
+        machine.wait_down(5)
+
+
+def test_a_guest_that_never_powers_off_is_given_up(
+    qemu: Path, hardware: Hardware, task: Task
+) -> None:
+    qemu.write_text(FAKE + "time.sleep(60)")
+    with Machine(hardware, task, TCG) as machine:
+        machine.tracker.enter(Phase.READY)
+        with pytest.raises(BuildError, match="did not power off"):
+            machine.wait_down(0.3)
+
+
+def test_a_full_disk_of_the_host_is_the_hosts_error(
+    qemu: Path, hardware: Hardware, task: Task
+) -> None:
+    data = {"device": "disk0", "operation": "write", "action": "stop", "nospace": True}
+    data |= {"reason": "No space left on device", "node-name": "n"}
+    qemu.write_text(
+        f'{FAKE}\nevent("BLOCK_IO_ERROR", **json.loads({json.dumps(data)!r}))\ntime.sleep(60)'
+    )
+    with Machine(hardware, task, TCG) as machine:
+        until(lambda: machine._fault)
+        with pytest.raises(HostError, match="no space left") as caught:
+            machine.check()
+    assert "free some space" in caught.value.hint
+
+
+def test_cancelling_kills_the_guest_within_two_seconds(
+    qemu: Path, hardware: Hardware, task: Task
+) -> None:
+    qemu.write_text(FAKE + "time.sleep(60)")
+    with Machine(hardware, task, TCG) as machine:
+        timer = threading.Timer(0.2, task.cancellation.cancel)
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(Cancelled):
+            machine.wait_down(60)
+        until(lambda: machine.ended)
+        assert time.monotonic() - started < 2
+        timer.join()
