@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
+import subprocess
 from collections.abc import Iterable
 
 from publisher import provider as seam
+from publisher.model import Arch
+from publisher.vm import host
+from publisher.vm.arch import platform_of
 
 DISTRIBUTION = "cloud-image-publisher"
 
@@ -23,6 +27,24 @@ def tools(providers: Iterable[str]) -> dict[str, str]:
         for package in _requirements(seam.load(name).traits.extra):
             found[package] = _version(package)
     return {name: version for name, version in found.items() if version}
+
+
+def host_tools(arch: Arch) -> dict[str, str]:
+    """Versions of the tools of this machine that made the disk."""
+    return {
+        name: version
+        for name in (platform_of(arch).qemu, "qemu-img", "mmdebstrap")
+        if (version := _asked(name))
+    }
+
+
+def _asked(command: str) -> str:
+    path = host.which(command)
+    if path is None:
+        return ""
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\d+(\.\d+)+", said)
+    return found[0] if found else ""
 
 
 def _version(package: str) -> str:

@@ -265,7 +265,10 @@ class _Run:
             images=tuple(images.values()),
             audience=audience,
             source=_source(source),
-            tools=provenance.tools(sorted({image.provider for image in images.values()})),
+            tools={
+                **provenance.tools(sorted({image.provider for image in images.values()})),
+                **(provenance.host_tools(disk["spec"]["arch"]) if source.kind == "build" else {}),
+            },
             timings=tuple(
                 Timing(step.id, round(outcomes[step.key].seconds, 3), step.id not in ran)
                 for step in self.plan.steps

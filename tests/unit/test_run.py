@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.metadata
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from publisher import events, provider, run
+from publisher import events, provenance, provider, run
 from publisher.errors import (
     Cancelled,
     ConflictError,
@@ -143,6 +147,19 @@ def test_an_image_that_somebody_closed_is_opened_again(go: Callable[..., Any]) -
     go()
     assert opened("stratus") == {"north", "south"}
     assert "verify" not in CLOUDS["stratus"].calls
+
+
+def test_the_tools_of_this_machine_are_named_with_their_versions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = provenance.host_tools("x86_64")
+    assert set(asked) <= {"qemu-system-x86_64", "qemu-img", "mmdebstrap"}
+    assert bool(asked) == any(map(shutil.which, ("qemu-img", "mmdebstrap")))
+    for version in asked.values():
+        assert re.fullmatch(r"\d+(\.\d+)+", version)
+    nimbus = PROVIDERS["nimbus"]
+    monkeypatch.setattr(nimbus, "traits", dataclasses.replace(nimbus.traits, extra="aws"))
+    assert provenance.tools(["nimbus"])["boto3"] == importlib.metadata.version("boto3")
 
 
 def as_fields(image: Image) -> dict[str, Any]:
