@@ -113,7 +113,7 @@ def test_a_multipart_upload_carries_its_metadata(gcs: Cloud) -> None:
     assert (made["size"], made["contentType"], made["metadata"]) == ("5", "text/plain", {"a": "b"})
 
 
-def compose(gcs: Cloud, name: str, sources: list[dict[str, str]], **destination: object) -> int:
+def compose(gcs: Cloud, name: str, sources: list[dict[str, Any]], **destination: object) -> int:
     body = {"sourceObjects": sources, "destination": destination}
     return gcs.request("POST", f"{OBJECTS}/{name}/compose", json=body).status_code
 
@@ -121,8 +121,10 @@ def compose(gcs: Cloud, name: str, sources: list[dict[str, str]], **destination:
 def test_compose_joins_up_to_32_objects(gcs: Cloud) -> None:
     for index in range(3):
         gcs.put(f"parts/{index}", bytes([index]) * 1000)
-    names = [{"name": f"parts/{index}"} for index in range(3)]
+    names: list[dict[str, Any]] = [{"name": f"parts/{index}"} for index in range(3)]
     assert compose(gcs, "joined", names) == 200
+    generation = int(gcs.request("GET", f"{OBJECTS}/parts%2F0").json()["generation"])
+    assert compose(gcs, "joined", [{**names[0], "generation": generation}, *names[1:]]) == 200
     data = b"".join(bytes([index]) * 1000 for index in range(3))
     made = gcs.request("GET", f"{OBJECTS}/joined").json()
     assert (made["crc32c"], made["componentCount"]) == (crc32c(data), 3)

@@ -40,8 +40,11 @@ def _document(name: str) -> dict[str, Any]:
 class Schema:
     """One API's slice, "compute.v1" or "storage.v1"."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, numbers: bool = False) -> None:
+        """`numbers`: 64-bit integers may come as JSON numbers too, as Google's own
+        client of Cloud Storage sends them; the document has them as strings."""
         self._name = name
+        self._numbers = numbers
         self._document = _document(name)
 
     def body(self, request: Request, method: str) -> dict[str, Any]:
@@ -76,6 +79,9 @@ class Schema:
         if "$ref" in schema:
             schema = self._document["schemas"][schema["$ref"]]
         kind = schema.get("type", "any")
+        number = isinstance(value, int) and not isinstance(value, bool)
+        if self._numbers and number and schema.get("format") in ("int64", "uint64"):
+            value = str(value)
         wrong = isinstance(value, bool) and kind in ("integer", "number")
         if wrong or not isinstance(value, _PYTHON[kind]):
             raise self._invalid(where, value, f"must be of type {kind}")

@@ -73,7 +73,7 @@ class Storage:
     def __init__(self, store: Store, project: str) -> None:
         self._store = store
         self._project = project
-        self.schema = Schema("storage.v1")
+        self.schema = Schema("storage.v1", numbers=True)
 
     def routes(self, router: Router) -> None:
         def add(method: str, path: str, name: str, handler: Callable[[Request], Answer]) -> None:
@@ -327,10 +327,10 @@ class Storage:
     def _source(self, bucket: str, source: Mapping[str, Any]) -> Document:
         part = self.object(bucket, source["name"])
         wanted = source.get("generation")
-        if wanted is not None and wanted != part["generation"]:
+        if wanted is not None and str(wanted) != part["generation"]:
             raise Refused(404, f"No such object: {bucket}/{source['name']}#{wanted}", "notFound")
         match = source.get("objectPreconditions", {}).get("ifGenerationMatch")
-        if match is not None and match != part["generation"]:
+        if match is not None and str(match) != part["generation"]:
             raise Refused(412, "The source object changed.", "conditionNotMet")
         return part
 
