@@ -26,6 +26,8 @@ GRUB_DISABLE_OS_PROBER=true
 _CLOUD_INIT = """\
 # The clouds that this image is for; which one it is gets detected at boot.
 datasource_list: [NoCloud, Ec2, GCE, Azure, None]
+# LANG is set, and no other locale is installed.
+locale: false
 """
 
 # ClientAliveInterval: Azure's certification asks for 30 to 235
@@ -72,12 +74,13 @@ def tree_files(platform: Platform) -> dict[str, str]:
     return {
         "etc/hostname": "localhost\n",
         "etc/hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
+        "etc/default/locale": "LANG=C.UTF-8\n",
         "etc/default/grub.d/50-cloud.cfg": _GRUB_DEFAULTS.format(
             command_line=command_line(platform)
         ),
         # lets upgrades of GRUB and shim renew the boot sectors and the ESP
         "etc/grub.d/enable_cloud": "",
-        "etc/cloud/cloud.cfg.d/90-datasources.cfg": _CLOUD_INIT,
+        "etc/cloud/cloud.cfg.d/90-image.cfg": _CLOUD_INIT,
         "etc/ssh/sshd_config.d/10-cloud-image.conf": _SSHD,
         "etc/initramfs-tools/conf.d/all-clouds": "MODULES=most\n",
     }

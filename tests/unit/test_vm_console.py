@@ -39,14 +39,18 @@ def test_each_line_of_a_bios_boot_moves_the_phase_as_far_as_it_proves() -> None:
     assert not tracker.fatal
 
 
-def test_uefi_names_the_loader_that_it_starts() -> None:
+@pytest.mark.parametrize(
+    ("line", "phase"),
+    [
+        ('BdsDxe: loading Boot0001 "UEFI Misc Device" from PciRoot(0x0)', Phase.FIRMWARE),
+        ('BdsDxe: starting Boot0001 "UEFI Misc Device" from PciRoot(0x0)', Phase.BOOTLOADER),
+        ("EFI stub: Loaded initrd from LINUX_EFI_INITRD_MEDIA_GUID device path", Phase.KERNEL),
+    ],
+)
+def test_uefi_names_the_loader_that_it_starts(line: str, phase: Phase) -> None:
     tracker = Tracker()
-    tracker.feed(b'BdsDxe: loading Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x4,0x0)\r\n')
-    assert tracker.phase is Phase.FIRMWARE
-    tracker.feed(b'BdsDxe: starting Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x4,0x0)\r\n')
-    assert tracker.phase is Phase.BOOTLOADER
-    tracker.feed(b"EFI stub: Loaded initrd from LINUX_EFI_INITRD_MEDIA_GUID device path\r\n")
-    assert tracker.phase is Phase.KERNEL
+    tracker.feed(f"{line}\r\n".encode())
+    assert tracker.phase is phase
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 64])
