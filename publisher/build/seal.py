@@ -28,14 +28,18 @@ SSHD_DROP_IN = "/etc/ssh/sshd_config.d/00-build.conf"
 SHUTDOWN = 300.0
 
 # @KEY@ is our public key. Only traces of the build and of this machine's life
-# go: what the steps put in place stays.
+# go: what the steps put in place stays. cloud-init may still be in its last
+# stages after short steps, and would write its state anew.
 _CLEAN = r"""
-for unit in apt-daily.timer apt-daily-upgrade.timer apt-daily.service systemd-timesyncd.service \
+for unit in cloud-config.service cloud-final.service cloud-init-main.service \
+    apt-daily.timer apt-daily-upgrade.timer apt-daily.service systemd-timesyncd.service \
     systemd-random-seed.service systemd-update-utmp.service rsyslog.service cron.service
 do systemctl stop "$unit" 2>/dev/null || true; done
 systemctl reset-failed || true
 
-apt-get clean
+if command -v apt-get >/dev/null; then apt-get clean; fi
+if command -v dnf >/dev/null; then dnf -q clean all; fi
+if command -v zypper >/dev/null; then zypper -q clean --all; fi
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old
 rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
 
@@ -43,7 +47,11 @@ rm -rf /var/lib/cloud /run/cloud-init/instance-data-sensitive.json
 rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init*
 rm -f /etc/systemd/network/*-cloud-init-* /etc/ssh/sshd_config.d/50-cloud-init.conf
 rm -f /etc/sudoers.d/90-cloud-init-users /etc/apt/apt.conf.d/90cloud-init-pipelining
+rm -f /etc/NetworkManager/system-connections/cloud-init-*
 rm -f /etc/udev/rules.d/70-persistent-net.rules
+for file in /etc/sysconfig/network-scripts/ifcfg-* /etc/sysconfig/network/ifcfg-*; do
+    if grep -qsi 'created by cloud-init' "$file"; then rm -f "$file"; fi
+done
 printf 'localhost\n' > /etc/hostname
 
 for file in /root/.ssh/authorized_keys; do
@@ -79,7 +87,7 @@ rm -rf /var/cache/man/*
 # Runs as a unit of its own, so that the end of our login leaves no trace either.
 _LEAVE = r"""
 loginctl terminate-user root 2>/dev/null || true
-systemctl stop ssh.socket ssh.service 2>/dev/null || true
+systemctl stop ssh.socket ssh.service sshd.service 2>/dev/null || true
 journalctl --relinquish-var
 find /var/log -xdev ! -type d -delete
 rm -rf /var/log/journal/* /var/lib/systemd/linger /root/.cache
@@ -131,11 +139,13 @@ def _tool(argv: Sequence[str], task: Task, keep: int = 1_000_000) -> process.Com
     return process.run(argv, task, keep=keep, env={**os.environ, "LC_ALL": "C"})
 
 
-def prove(disk: Path, task: Task, *, keys_expected: bool = False) -> None:
-    """Raise BuildError when the sealed file system is damaged or still holds a
-    trace of the build. `keys_expected`: the steps wrote root's keys themselves."""
+def prove(
+    disk: Path, task: Task, *, keys_expected: bool = False, offset: int = ROOT_OFFSET
+) -> None:
+    """Raise BuildError when the sealed file system at `offset` is damaged or still
+    holds a trace of the build. `keys_expected`: root has keys that are not ours."""
     task.phase("sealing: proving")
-    root = f"{disk}?offset={ROOT_OFFSET}"
+    root = f"{disk}?offset={offset}"
     checked = _tool(["e2fsck", "-f", "-n", root], task)
     if checked.status:
         raise BuildError(f"the sealed file system is damaged:\n{checked.text}")
@@ -146,7 +156,8 @@ def prove(disk: Path, task: Task, *, keys_expected: bool = False) -> None:
         if "Inode:" in _tool(["debugfs", "-R", f"stat {path}", root], task).text:
             left.append(path)
     machine_id = _tool(["debugfs", "-R", "stat /etc/machine-id", root], task).text
-    if not re.search(r"Size: 0\b", machine_id):
+    size = re.search(r"\bSize: (\d+)", machine_id)  # the first one; later comes "Fragment: Size"
+    if size is None or int(size[1]):
         left.append("/etc/machine-id")
     if left:
         raise BuildError(f"sealing left traces of the build: {', '.join(left)}")
@@ -181,11 +192,11 @@ def _punch(handle: int, extent: Extent) -> bool:
     return True
 
 
-def erase(disk: Path, task: Task) -> int:
-    """Make every free block of the root file system a hole (zeros where the
-    host's file system has no holes); returns the bytes that were free."""
+def erase(disk: Path, task: Task, *, offset: int = ROOT_OFFSET) -> int:
+    """Make every free block of the ext file system at `offset` a hole (zeros where
+    the host's file system has no holes); returns the bytes that were free."""
     task.phase("sealing: erasing free space")
-    listing = _tool(["dumpe2fs", f"{disk}?offset={ROOT_OFFSET}"], task).text
+    listing = _tool(["dumpe2fs", f"{disk}?offset={offset}"], task).text
     size = re.search(r"^Block size:\s+(\d+)", listing, re.MULTILINE)
     if size is None:
         raise BuildError("the sealed file system can't be read")
@@ -194,7 +205,7 @@ def erase(disk: Path, task: Task) -> int:
         punching = True
         for extent in free_blocks(listing, int(size[1])):
             task.check()
-            extent = Extent(ROOT_OFFSET + extent.offset, extent.length)
+            extent = Extent(offset + extent.offset, extent.length)
             punching = punching and _punch(file.fileno(), extent)
             if not punching:
                 for at in range(extent.offset, extent.end, MIB):

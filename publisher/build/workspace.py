@@ -24,7 +24,7 @@ from publisher.vm.machine import full
 class Workspace:
     """A context; leaving it removes the directory."""
 
-    def __init__(self, store: Store, namespace: Namespace, task: Task) -> None:
+    def __init__(self, store: Store, namespace: Namespace | None, task: Task) -> None:
         self.store = store
         self.namespace = namespace
         self.task = task
@@ -58,7 +58,8 @@ class Workspace:
 
     def _remove(self, directory: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
-        if directory.exists():  # files of other owners, which only the namespace may remove
+        # files of other owners only the namespace may remove
+        if directory.exists() and self.namespace is not None:
             argv = self.namespace.wrap(["rm", "-rf", "--one-file-system", str(directory)])
             child = process.spawn(argv)
             child.wait()

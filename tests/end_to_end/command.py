@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 Event: TypeAlias = Mapping[str, Any]
 PUBLISH = [sys.executable, "-m", "publisher"]
 ROOT = Path(__file__).parents[2]
+DEMO = str(ROOT / "pipelines" / "demo.toml")
 
 
 class Ended:

@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from publisher import provider as seam
-from publisher.disks.store import Store
 from publisher.memory import Memory
 from publisher.model import Disk
 from publisher.sandbox import Sandboxes
 from publisher.task import Task
-from tests.end_to_end.command import ROOT, Ended, publish
+from tests.end_to_end.command import DEMO, Ended, publish
 
 pytestmark = pytest.mark.qemu
 CLOUDS = ("aws", "azure", "gcp")
-DEMO = str(ROOT / "pipelines" / "demo.toml")
-
-
-@pytest.fixture(scope="session")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("demo")
-
-
-@pytest.fixture(scope="session")
-def demo(state: Path) -> Ended:
-    return publish("run", DEMO, "--sandbox", "--state", str(state))
-
-
-@pytest.fixture(scope="session")
-def manifest(demo: Ended) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(Path(demo.finished["manifest"]).read_text())
-    return loaded
-
-
-@pytest.fixture(scope="session")
-def sealed(manifest: dict[str, Any], state: Path) -> Disk:
-    disk = Store(state).get(manifest["digest"])
-    assert disk is not None
-    return disk
 
 
 def content_digest(sandboxes: Sandboxes, image: dict[str, Any]) -> str:
@@ -139,9 +113,8 @@ def test_an_image_that_travels_through_all_clouds_keeps_every_bit(
 def test_the_image_that_came_back_boots(
     firmware: str, travelled: list[Ended], state: Path, tmp_path: Path
 ) -> None:
-    from publisher.vm.boot import boot_check
-
     from publisher.disks import raw
+    from publisher.vm.boot import boot_check
 
     image = travelled[-1].images("aws")[0]
     back = tmp_path / "back.raw"
