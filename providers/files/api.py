@@ -37,6 +37,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PASSING = (errno.EAGAIN, errno.EIO, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT)
 _VANISHED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
 
+# What the libraries below fsspec raise, where fsspec's file systems let it through.
+_NOBODY = ("EndpointConnectionError", "ClientConnectorError", "NoValidConnectionsError")
+_NO_CREDENTIALS = ("NoCredentialsError", "DefaultCredentialsError", "AuthenticationException")
+
 
 class Place(ABC):
     """Files by their path from the root of the place, with slashes between.
@@ -202,13 +206,14 @@ def classify(error: Exception, url: str) -> PublishError:
         0,
     )
     message = f"{url}: {error}" if str(error) else f"{url}: {type(error).__name__}"
-    if isinstance(error, PermissionError) or status in (401, 403):
+    kind = type(error).__name__
+    if isinstance(error, PermissionError) or status in (401, 403) or kind in _NO_CREDENTIALS:
         return CredentialsError(
             message, provider=NAME, hint="check the credentials, or the directory's permissions"
         )
     if number in _FULL or status == 507:
         return QuotaError(message, provider=NAME, hint="free some space there")
-    if isinstance(error, ConnectionRefusedError) or number in _VANISHED:
+    if isinstance(error, ConnectionRefusedError) or number in _VANISHED or kind in _NOBODY:
         return UnreachableError(
             message, provider=NAME, transient=True, hint="check the URL and the network"
         )
@@ -217,7 +222,7 @@ def classify(error: Exception, url: str) -> PublishError:
     return ProviderError(
         message,
         provider=NAME,
-        code=str(status or number or type(error).__name__),
+        code=str(status or number or kind),
         transient=transient,
         hint="check the URL and what is there",
     )

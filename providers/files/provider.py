@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from providers.files import checks, download, images, upload, verify
 from providers.files.api import Place, open_place
-from providers.files.options import FilesOptions
+from providers.files.options import FilesOptions, normal, split
 from providers.files.signing import Signer
 from publisher.model import SECTOR, Audience, Disk, Finding, Image, Query, Spec, Upload
 from publisher.provider import Options, Sandbox, Traits
@@ -38,6 +38,10 @@ class Files:
 
     def _place(self, task: Task) -> Place:
         return open_place(self._options.url, task)
+
+    def _place_of(self, image_ref: str, task: Task) -> Place:
+        """A reference says where it is; the options may be a target's."""
+        return open_place(normal(split(image_ref)[0]), task)
 
     def validate(self, spec: Spec) -> Sequence[Finding]:
         return list(checks.validate(self._options, spec))
@@ -72,10 +76,10 @@ class Files:
     # -- Source
 
     def describe(self, image_ref: str, task: Task) -> Spec:
-        return download.describe(self._place(task), image_ref)
+        return download.describe(self._place_of(image_ref, task), image_ref)
 
     def download(self, image_ref: str, into: Path, task: Task) -> Disk:
-        return download.download(self._place(task), image_ref, into, task)
+        return download.download(self._place_of(image_ref, task), image_ref, into, task)
 
     # -- Emulated
 

@@ -214,7 +214,7 @@ def test_any_disk_file_of_a_directory_can_be_migrated(
     )
     reference = str(tmp_path / "theirs.vmdk")
     assert world.options.from_reference(reference, {}) == {"url": str(tmp_path)}
-    theirs = World(str(tmp_path), tmp_path)
+    theirs = World(str(tmp_path / "elsewhere"), tmp_path)
     spec = theirs.provider().describe(reference, theirs.task())
     assert (spec.name, spec.size) == ("theirs", 0)
     back = theirs.provider().download(reference, tmp_path / "back.raw", theirs.task())

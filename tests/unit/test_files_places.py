@@ -110,6 +110,8 @@ class Status(Exception):
         (OSError(errno.ENOSPC, "full"), QuotaError, False),
         (OSError(errno.EDQUOT, "full"), QuotaError, False),
         (ConnectionRefusedError(errno.ECONNREFUSED, "no"), UnreachableError, True),
+        (type("EndpointConnectionError", (Exception,), {})("no"), UnreachableError, True),
+        (type("NoCredentialsError", (Exception,), {})("none"), CredentialsError, False),
         (ConnectionResetError(errno.ECONNRESET, "gone"), ProviderError, True),
         (TimeoutError(), ProviderError, True),
         (OSError(errno.EIO, "io"), ProviderError, True),

@@ -1,6 +1,7 @@
 """A stand-in of an object store: a file system of fsspec over a directory, with faults.
 
-It serves this process only: `shelf://` is known to fsspec from `start` on.
+fsspec knows `shelf://` by the entry point `fsspec.specs`; any process may use it
+while the stand-in runs.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from publisher.emulation import Faults
@@ -58,14 +57,31 @@ _LOCK = threading.Lock()
 
 
 def serve(root: Path, key: str, faults: Faults) -> None:
+    """Answer in this process with faults, in others without."""
     with _LOCK:
         _SERVICES[root] = _Service(root, key, faults)
-    fsspec.register_implementation("shelf", Shelf, clobber=True)
+        _sign(root).write_text(key)
 
 
 def close(root: Path) -> None:
     with _LOCK:
         _SERVICES.pop(root, None)
+        _sign(root).unlink(missing_ok=True)
+
+
+def _sign(root: Path) -> Path:
+    """There while a shelf is open, with the key in it."""
+    return root.with_suffix(".open")
+
+
+def _service(root: Path) -> _Service:
+    with _LOCK:
+        if root in _SERVICES:
+            return _SERVICES[root]
+    try:
+        return _Service(root, _sign(root).read_text(), Faults())
+    except FileNotFoundError:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens", str(root)) from None
 
 
 class Shelf(AbstractFileSystem):  # type: ignore[misc]
@@ -83,12 +99,8 @@ class Shelf(AbstractFileSystem):  # type: ignore[misc]
         path = self._strip_protocol(path).strip("/")
         if ".." in path.split("/"):
             raise ValueError(f"{path} leaves the shelf")
-        with _LOCK:
-            service = _SERVICES.get(self._base)
-        if service is None:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens", path)
         target = self._base / path
-        return service.request(method, path, self._key, lambda: act(target))
+        return _service(self._base).request(method, path, self._key, lambda: act(target))
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         def act(target: Path) -> dict[str, Any]:
