@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from publisher.build import files
+from publisher.build import archives, files
 from publisher.build.namespace import Namespace
 from publisher.build.workspace import Workspace
 from publisher.errors import BuildError, HostError
@@ -35,7 +35,6 @@ _BASE = (
     *("openssh-server", "cloud-init", "cloud-guest-utils", "initramfs-tools", "zstd"),
     *("e2fsprogs", "fdisk", "dosfstools"),
 )
-_ROLLING = ("sid", "unstable", "testing", "experimental")
 
 
 def packages(suite: str, platform: Platform) -> tuple[str, ...]:
@@ -57,19 +56,18 @@ def _answers(url: str) -> bool:
 
 
 def sources(source: Debian, task: Task) -> list[str]:
-    """Lines of sources.list for mmdebstrap; empty without a mirror, because
-    mmdebstrap then adds its own, with updates and security."""
-    if source.mirror is None:
-        return []
-    mirror, components = source.mirror.rstrip("/"), " ".join(source.components)
-    lines = [f"deb {mirror} {source.suite} {components}"]
-    if source.suite in _ROLLING:
+    """Lines of sources.list for mmdebstrap; empty without a mirror or a snapshot,
+    because mmdebstrap then adds its own, with updates and security."""
+    if source.mirror is None and source.snapshot is None:
+        return archives.live(source) if source.repositories else []
+    suite, components, found = source.suite, source.components, archives.official(source)
+    lines = [found.line(suite, components)]
+    if suite in archives.ROLLING:
         return lines
-    if _answers(f"{mirror}/dists/{source.suite}-updates/InRelease"):
-        lines.append(f"deb {mirror} {source.suite}-updates {components}")
-    security = f"{mirror}-security"
-    if _answers(f"{security}/dists/{source.suite}-security/InRelease"):
-        lines.append(f"deb {security} {source.suite}-security {components}")
+    if _answers(f"{found.archive}/dists/{suite}-updates/InRelease"):
+        lines.append(found.line(f"{suite}-updates", components))
+    if _answers(f"{found.security}/dists/{suite}-security/InRelease"):
+        lines.append(found.line(f"{suite}-security", components, security=True))
     else:
         task.note(f"the mirror has no {source.suite}-security: no security updates", "warning")
     return lines
@@ -88,24 +86,34 @@ class Installation:
         return self.tree.stat().st_size
 
 
-def key(source: Debian, lines: Sequence[str], platform: Platform) -> str:
-    """sha256 over everything that decides what gets installed, except for the archive."""
+def key(source: Debian, lines: Sequence[str], platform: Platform, further: str = "") -> str:
+    """sha256 over everything that decides what gets installed, except for the archive;
+    `further` is the digest of the further ones."""
     wanted = (*packages(source.suite, platform), *source.packages)
     inputs = [FORMAT, source.suite, source.components, lines, wanted, platform.debian_arch]
     inputs += [files.tree_files(platform), _HOOK, os.environ.get("SOURCE_DATE_EPOCH", "")]
+    inputs += [source.snapshot, further]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def install(
-    source: Debian, platform: Platform, namespace: Namespace, workspace: Workspace, task: Task
+    source: Debian,
+    platform: Platform,
+    namespace: Namespace,
+    workspace: Workspace,
+    task: Task,
+    *,
+    directory: Path = Path(),
 ) -> Installation:
-    """The installation, from the state directory when nothing changed since.
+    """The installation, from the state directory when nothing changed since. Key
+    files are relative to `directory`.
 
-    Raises BuildError with the key that is to blame."""
+    Raises BuildError or PipelineError with the key that is to blame."""
+    further = archives.further(source, directory)
     lines = sources(source, task)
     store = workspace.store.directory.parent / "bootstrap"
     store.mkdir(parents=True, exist_ok=True)
-    name = key(source, lines, platform)
+    name = key(source, lines, platform, archives.digest(further))
     kept = _kept(store / f"{name}.json")
     if kept is not None:
         changed = _changed(kept, task)
@@ -115,7 +123,7 @@ def install(
             return kept
         task.output(f"Debian: installed before, but {changed}")
     workspace.need(3 * 1024 * MIB)
-    made = _bootstrap(source, lines, platform, namespace, workspace, task)
+    made = _bootstrap(source, lines, further, platform, namespace, workspace, task)
     target = store / f"{name}.tar"
     os.replace(made.tree, target)
     description = workspace.directory / "bootstrap.json"
@@ -181,6 +189,8 @@ if [ -d "$root/usr/lib/grub/i386-pc" ]; then
 fi
 chroot "$root" grub-editenv /boot/grub/grubenv create
 cp "$root/etc/apt/sources.list" "$results/sources.list"
+# the further archives were read with keys outside of the tree
+grep -vF "$ours/" "$results/sources.list" > "$root/etc/apt/sources.list" || true
 mkdir "$results/releases"
 cp "$root"/var/lib/apt/lists/*_InRelease "$results/releases/" 2>/dev/null || true
 """
@@ -189,6 +199,7 @@ cp "$root"/var/lib/apt/lists/*_InRelease "$results/releases/" 2>/dev/null || tru
 def _bootstrap(
     source: Debian,
     lines: Sequence[str],
+    further: Sequence[archives.Further],
     platform: Platform,
     namespace: Namespace,
     workspace: Workspace,
@@ -197,6 +208,7 @@ def _bootstrap(
     task.phase(f"installing Debian {source.suite}")
     directory = workspace.directory
     ours = files.write_tree(directory / "ours", files.tree_files(platform))
+    lines = [*lines, *archives.stage(source, further, ours)]
     results, temporary = directory / "results", directory / "tmp"
     for made in (results, temporary):
         made.mkdir(exist_ok=True)

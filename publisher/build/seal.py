@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from publisher.build import archives
 from publisher.build.layout import ROOT_OFFSET
 from publisher.errors import BuildError, HostError
 from publisher.model import MIB, Extent
@@ -40,6 +41,7 @@ systemctl reset-failed || true
 if command -v apt-get >/dev/null; then apt-get clean; fi
 if command -v dnf >/dev/null; then dnf -q clean all; fi
 if command -v zypper >/dev/null; then zypper -q clean --all; fi
+if [ -e /@SEALED@ ]; then mv -f /@SEALED@ /etc/apt/sources.list; fi
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old
 rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
 
@@ -103,7 +105,7 @@ def clean(shell: Shell, machine: Machine, user_key: str, task: Task) -> None:
     """Clean the guest and wait until it has powered off."""
     task.phase("sealing: cleaning")
     script = _CLEAN.replace("@KEY@", shlex.quote(" ".join(user_key.split()[:2])))
-    script = script.replace("@DROP_IN@", SSHD_DROP_IN)
+    script = script.replace("@DROP_IN@", SSHD_DROP_IN).replace("@SEALED@", archives.SEALED)
     done = shell.script(script, on_line=task.output)
     if done.status:
         raise BuildError(f"cleaning the guest failed with status {done.status}:\n{done.text}")

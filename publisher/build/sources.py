@@ -47,7 +47,9 @@ def prepare(
     source = recipe.source
     if source.debian is not None:
         assert owner is not None
-        installed = debian.install(source.debian, platform, owner, workspace, task)
+        installed = debian.install(
+            source.debian, platform, owner, workspace, task, directory=directory
+        )
         made = layout.assemble(
             installed.tree,
             recipe.size,

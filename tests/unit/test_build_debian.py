@@ -36,8 +36,7 @@ class World:
         monkeypatch.setattr(debian, "_bootstrap", self._bootstrap)
 
     def _bootstrap(self, *arguments: object) -> debian.Installation:
-        workspace = arguments[4]
-        assert isinstance(workspace, Workspace)
+        workspace = next(a for a in arguments if isinstance(a, Workspace))
         self.installed += 1
         tree = workspace.directory / "tree.tar"
         tree.write_text(f"installation {self.installed}")
