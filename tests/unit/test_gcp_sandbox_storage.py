@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,3 +203,18 @@ def test_sessions_and_objects_survive_a_restart(tmp_path: Path) -> None:
         assert chunk(session, b"", 0, "*").headers["Range"] == f"bytes=0-{QUANTUM - 1}"
         assert chunk(session, data[QUANTUM:], QUANTUM, str(len(data))).status_code == 200
         assert list(gcs.sandbox.resources()) == [f"object/{BUCKET}/later"]
+
+
+def test_what_arrived_before_the_client_hung_up_is_kept_in_whole_quanta(gcs: Cloud) -> None:
+    address = urllib.parse.urlsplit(gcs.begin("cut"))
+    with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+        head = (
+            f"PUT {address.path}?{address.query} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+            f"Content-Length: {3 * QUANTUM}\r\nContent-Range: bytes 0-{3 * QUANTUM - 1}/*\r\n\r\n"
+        )
+        connection.sendall(head.encode() + bytes(QUANTUM + 1000))
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+    seen = chunk(address.geturl(), b"", 0, "*")
+    assert seen.headers["Range"] == f"bytes=0-{QUANTUM - 1}"

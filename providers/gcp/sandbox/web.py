@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import json
+import logging
 import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+LOG = logging.getLogger(__name__)
 
 PIECE = 1024 * 1024
 
@@ -56,9 +59,8 @@ class Request:
         pairs = urllib.parse.parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
         self.query: dict[str, str] = dict(pairs)
         self.pairs = pairs
-        self._left: int | None = None
-        if not environ.get("wsgi.input_terminated"):
-            self._left = int(environ.get("CONTENT_LENGTH") or 0)
+        self.whole = True
+        """False once the client hung up before the end of the body."""
         self.arguments: dict[str, str] = {}
 
     @property
@@ -77,19 +79,14 @@ class Request:
 
     def pieces(self) -> Iterator[bytes]:
         """The body; ends early when the client hangs up."""
-        source = self.environ["wsgi.input"]
-        while self._left is None or self._left > 0:
-            data = source.read(PIECE if self._left is None else min(PIECE, self._left))
-            if not data:
-                return
-            if self._left is not None:
-                self._left -= len(data)
-            yield data
+        from werkzeug.exceptions import ClientDisconnected
 
-    @property
-    def whole(self) -> bool:
-        """True once the announced body was read to its end."""
-        return self._left in (None, 0)
+        source = self.environ["wsgi.input"]
+        try:
+            while data := source.read(PIECE):
+                yield data
+        except (OSError, ClientDisconnected):
+            self.whole = False
 
     def json(self) -> dict[str, Any]:
         data = b"".join(self.pieces())
@@ -142,7 +139,12 @@ class Application:
         try:
             self._admit(request)
             answer = self._router.find(request)(request)
-        except Refused as refusal:
+        except Exception as error:
+            if isinstance(error, Refused):
+                refusal = error
+            else:
+                LOG.exception("%s %s failed in the stand-in", request.method, request.path)
+                refusal = Refused(500, f"Internal error: {error}", "internalError")
             headers = {"Content-Type": "application/json; charset=UTF-8"}
             if refusal.status == 401:
                 headers["WWW-Authenticate"] = 'Bearer realm="https://accounts.google.com/"'
