@@ -72,7 +72,8 @@ class Reading:
         """Hand every segment for which `done` is false to `take`. Whatever was
         made in the cloud is removed, also when this fails."""
         wanted = [segment for segment in self.segments if not done(*segment)]
-        if not wanted:
+        if not wanted:  # an earlier run had all, and may have been cut off while removing
+            self.remove_leftovers()
             return
         try:
             self._sweep(self._task)

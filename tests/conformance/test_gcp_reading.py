@@ -179,3 +179,27 @@ def test_no_session_address_is_kept(gce: Cloud, source: Disk, tmp_path: Path) ->
         if file.is_file():
             assert "upload" not in file.read_text()
     assert json.dumps(image.to_json()).find("upload_id") < 0
+
+
+def test_a_download_cut_off_while_removing_its_machine_removes_it_later(
+    gce: Cloud, source: Disk, tmp_path: Path
+) -> None:
+    """Every segment is written by then, so nothing but the removal is left to do."""
+    image = publish(source, tmp_path)
+    cancellation = Cancellation()
+    where, into = tmp_path / "memory", tmp_path / "back.raw"
+    pattern = r"DELETE .*segment-"
+    gce.sandbox.faults.add("drop", pattern, times=10**6, fired=cancellation.cancel)
+    gce.sandbox.faults.add("drop", r"DELETE .*/instances/", skip=1, times=10**6)
+    first = task(where, cancellation)
+    with pytest.raises(Cancelled):
+        provider().download(image.ref, into, first)
+    first.memory.close()
+    gce.sandbox.faults.clear()
+    assert any(r.startswith("instance/") for r in gce.sandbox.resources())
+    gce.sandbox.faults.requests.clear()
+    disk = provider().download(image.ref, into, task(where))
+    assert not [line for line in gce.sandbox.faults.requests if "POST" in line]
+    assert list(gce.sandbox.resources()) == ["image/web-1"]
+    with raw.Reader(disk) as back, raw.Reader(source) as sent:
+        assert back.read(0, 2 * MIB) == sent.read(0, 2 * MIB)
