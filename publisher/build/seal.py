@@ -111,11 +111,8 @@ def clean(shell: Shell, machine: Machine, user_key: str, task: Task) -> None:
         raise BuildError(f"cleaning the guest failed with status {done.status}:\n{done.text}")
     command = ["systemd-run", "--quiet", "--no-block", "--collect", "--unit=publisher-leave"]
     command += ["--property=DefaultDependencies=no", "sh", "-c", _LEAVE]
-    done = shell.command(shlex.join(command))
-    if done.status:
-        raise BuildError(f"powering the guest off failed: {done.text}")
-    shell.close()
     task.phase("sealing: powering off")
+    shell.leave(shlex.join(command))
     machine.wait_down(SHUTDOWN)
 
 

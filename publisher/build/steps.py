@@ -71,8 +71,11 @@ def failure(number: int, step: BuildStep, done: process.Completed) -> BuildError
     """What the user reads about a failed step."""
     last = "\n".join(f"  {line}" for line in done.tail[-LINES:]) or "  (it printed nothing)"
     how = f"status {done.status}" if done.status > 0 else f"signal {-done.status}"
+    full = "No space left on device" in done.text
     return BuildError(
         f"step {number + 1} ({step.title()}) ended with {how}; its last lines:\n{last}",
         key=key(number),
-        hint="correct the step and run the same command again",
+        hint="the image's disk is full: make build.size larger"
+        if full
+        else "correct the step and run the same command again",
     )

@@ -92,7 +92,7 @@ def boot_check(
         )
         with Machine(hardware, task) as machine, Shell(machine, pair, USER) as shell:
             report = _ask(shell, machine)
-            shell.command("sudo -n systemctl poweroff")
+            shell.leave("sudo -n systemctl poweroff")
             machine.wait_down(SHUTDOWN)
         hardware.log.unlink(missing_ok=True)
         return report

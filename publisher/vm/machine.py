@@ -233,7 +233,7 @@ class Machine:
             if name == "SHUTDOWN":
                 self._shutdown = str(data.get("reason", "unknown"))
             elif name == "GUEST_PANICKED":
-                self._fault = self._boot_error("the guest's kernel panicked")
+                self._fault = self.boot_error("the guest's kernel panicked")
             elif name == "BLOCK_IO_ERROR" and data.get("action") != "ignore":
                 self._fault = (
                     full(self.hardware.drives[0].path.parent)
@@ -247,7 +247,7 @@ class Machine:
     def ended(self) -> bool:
         return self._ended.is_set()
 
-    def _boot_error(self, why: str) -> BootError:
+    def boot_error(self, why: str) -> BootError:
         """`why`, with the phase that was reached and what the console said last."""
         last = self.tracker.last_lines()
         phase = self.tracker.phase.title
@@ -268,9 +268,9 @@ class Machine:
             raise self._fault
         fatal = self.tracker.fatal
         if fatal and (self.tracker.phase < Phase.READY or fatal.startswith("kernel panic")):
-            raise self._boot_error(fatal)
+            raise self.boot_error(fatal)
         if self.ended:
-            raise self._boot_error(self._end())
+            raise self.boot_error(self._end())
 
     def _end(self) -> str:
         if self._shutdown == "guest-reset":
@@ -280,8 +280,9 @@ class Machine:
         said = self._stderr.decode(errors="replace").strip().splitlines()
         return f"QEMU ended ({said[-1]})" if said else "QEMU ended"
 
-    def boot_error(self, why: str) -> BootError:
-        return self._boot_error(why)
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end of QEMU; True when it came."""
+        return self._ended.wait(seconds)
 
     def execute(self, command: str, **arguments: object) -> object:
         """One QMP command. Raises BuildError when QEMU refuses it."""
@@ -311,10 +312,10 @@ class Machine:
             if self._fault is not None:
                 raise self._fault
             if self.task.clock.monotonic() > deadline:
-                raise self._boot_error(f"it did not power off within {timeout:.0f} s")
+                raise self.boot_error(f"it did not power off within {timeout:.0f} s")
         self.task.check()
         if self._shutdown != "guest-shutdown":
-            raise self._boot_error(self._end())
+            raise self.boot_error(self._end())
 
 
 def full(directory: Path) -> HostError:

@@ -102,12 +102,15 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     keep: int = 200,
+    check: Callable[[], None] | None = None,
 ) -> Completed:
     """Run a child to its end; `on_line` gets each line of stdout and stderr.
 
     `stdin` is fed from a thread. Cancelling the task kills the child's process
-    group and raises Cancelled. Keeps the last `keep` lines.
+    group and raises Cancelled; so does whatever `check`, called all the while,
+    raises. Keeps the last `keep` lines.
     """
+    check = check or task.check
     process = spawn(
         argv,
         stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -131,7 +134,7 @@ def run(
     patience = 10
     try:
         while patience:
-            task.check()
+            check()
             try:
                 line = lines.get(timeout=POLL)
             except queue.Empty:
@@ -144,7 +147,7 @@ def run(
             if on_line is not None:
                 on_line(line)
         while process.poll() is None:
-            task.check()
+            check()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import select
@@ -27,6 +26,8 @@ BANNER = 20.0
 """Seconds to wait for sshd's first line; an emulated guest is slow to fork."""
 HANDSHAKE = 120
 """Seconds for a whole login under emulation on a busy host."""
+_LOST = 255
+"""The status of ssh when the connection fails, not the command."""
 
 
 def listening(port: int, timeout: float) -> bool:
@@ -178,12 +179,20 @@ class Shell:
             stdin=stdin,
             on_line=on_line,
             cwd=self._directory,
+            check=self._machine.check,
         )
-        if done.status == 255 or done.status < 0:  # ssh itself failed
-            with contextlib.suppress(TimeoutError):
-                self._machine._ended.wait(2)
+        if done.status == _LOST:
+            self._machine.wait(2)
             self._machine.check()
         return done
+
+    def leave(self, command: str) -> None:
+        """Run a last command, which may end the connection or the guest."""
+        task = self._machine.task
+        done = process.run(self._ssh("-T", "127.0.0.1", command), task, cwd=self._directory)
+        self.close()
+        if done.status not in (0, _LOST):
+            raise BuildError(f"powering the guest off failed: {done.text}")
 
     def script(
         self,

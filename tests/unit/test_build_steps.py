@@ -82,6 +82,13 @@ def test_a_failed_step_shows_its_status_and_last_lines(tmp_path: Path) -> None:
     assert len(guest.scripts) == 1
 
 
+def test_a_step_that_fills_the_image_says_what_to_enlarge(tmp_path: Path) -> None:
+    guest = Guest(status=2, lines=("tar: big: Cannot write: No space left on device",))
+    with pytest.raises(BuildError) as caught:
+        run(guest, tmp_path, {"run": "fill"})
+    assert "build.size" in caught.value.hint
+
+
 def test_a_copy_that_fails_names_its_step(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="no user or group 'ghost'") as caught:
         run(Guest(status=1), tmp_path, {"copy": {"from": "a", "to": "/a", "owner": "ghost"}})

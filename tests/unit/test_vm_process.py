@@ -95,6 +95,17 @@ def test_cancelling_kills_the_whole_group_within_two_seconds(task: Task, tmp_pat
     assert all(gone(int(pid), 1) for pid in pids.read_text().split())
 
 
+def test_a_check_that_raises_ends_a_silent_child(task: Task) -> None:
+    def check() -> None:
+        if time.monotonic() - started > 0.3:
+            raise HostError("the guest's disk is full")
+
+    started = time.monotonic()
+    with pytest.raises(HostError, match="full"):
+        process.run(["sleep", "60"], task, check=check)
+    assert time.monotonic() - started < 2
+
+
 def test_a_daemon_that_keeps_the_pipe_open_does_not_hold_us_up(task: Task) -> None:
     started = time.monotonic()
     done = process.run(["sh", "-c", "echo said; sleep 30 & exit 0"], task)

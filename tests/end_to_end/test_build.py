@@ -1,0 +1,309 @@
+"""A small Debian, built, sealed and booted for real; and builds that end badly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from publisher.build import build
+from publisher.build.identity import derive
+from publisher.build.layout import ROOT_OFFSET
+from publisher.disks.store import Store
+from publisher.errors import BuildError, Cancelled
+from publisher.events import Event, StepOutput, StepPhase
+from publisher.memory import Memory
+from publisher.model import GIB, Disk, Spec
+from publisher.recipe import Recipe
+from publisher.task import Cancellation, Task
+from publisher.vm import keys
+from publisher.vm.boot import BootReport, boot_check
+
+pytestmark = pytest.mark.qemu
+
+SECRET = "swordfish-of-the-build"
+STEPS: list[dict[str, object]] = [
+    {"packages": ["tree"]},
+    {
+        "name": "a secret comes and goes",
+        "run": f"for n in $(seq 3000); do echo {SECRET}-$n; done > /root/secret\n"
+        "sync\nrm /root/secret\nupdate-grub\necho ready > /etc/built",
+    },
+    {"run": {"file": "script.sh"}},
+    {"copy": {"from": "files", "to": "/opt/files", "mode": "0640", "owner": "daemon:adm"}},
+]
+
+
+@dataclass
+class World:
+    """A pipeline's directory and a state directory, for all tests of this file."""
+
+    directory: Path
+    events: list[Event] = field(default_factory=list)
+    pairs: list[keys.Keys] = field(default_factory=list)
+    private: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state"
+
+    def task(self, on_event: Callable[[Event], object] = lambda _: None) -> Task:
+        def sink(event: Event) -> None:
+            self.events.append(event)
+            on_event(event)
+
+        return Task(
+            "build", Memory(self.directory / "memory"), sink=sink, cancellation=Cancellation()
+        )
+
+    def build(
+        self, steps: list[dict[str, object]], task: Task | None = None, version: str = "1.0"
+    ) -> Disk:
+        recipe = Recipe.model_validate({"source": {"debian": {}}, "size": "2GiB", "steps": steps})
+        return build(
+            recipe,
+            Spec("small", version, size=recipe.size),
+            directory=self.directory,
+            store=Store(self.state),
+            task=task or self.task(),
+        )
+
+    def scratch(self) -> list[str]:
+        return sorted(path.name for path in Store(self.state).scratch("x").parent.iterdir())
+
+    def guests(self) -> list[int]:
+        """Process ids of guests that run on this state directory."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command = path.read_bytes()
+            except OSError:
+                continue
+            if command.startswith(b"/usr/bin/qemu") and os.fsencode(self.state) in command:
+                found.append(int(path.parent.name))
+        return found
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    directory = tmp_path_factory.mktemp("build")
+    (directory / "script.sh").write_text("echo from a file > /etc/from-file\n")
+    (directory / "files" / "sub").mkdir(parents=True)
+    (directory / "files" / "sub" / "text").write_text("copied\n")
+    return World(directory)
+
+
+@pytest.fixture(scope="module")
+def disk(world: World) -> Iterator[Disk]:
+    with pytest.MonkeyPatch.context() as patch:
+        generate = keys.generate
+
+        def noting(directory: Path, task: Task) -> keys.Keys:
+            pair = generate(directory, task)
+            world.private += [pair.identity.read_text(), pair.host_private]
+            world.pairs.append(pair)
+            return pair
+
+        patch.setattr(keys, "generate", noting)
+        yield world.build(STEPS)
+
+
+def inside(disk: Disk, command: str) -> str:
+    argv = ["debugfs", "-R", command, f"{disk.path}?offset={ROOT_OFFSET}"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return done.stdout or done.stderr
+
+
+def holds(path: Path, needles: list[bytes]) -> list[bytes]:
+    """Which of the needles occur anywhere in the file, free blocks included."""
+    found, rest = [], b""
+    with path.open("rb") as file:
+        while data := file.read(1 << 24):
+            found += [needle for needle in needles if needle in rest + data]
+            rest = data[-1000:]
+    return found
+
+
+def until(condition: Callable[[], object], within: float) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_steps_left_what_they_were_asked_for(disk: Disk, world: World) -> None:
+    assert inside(disk, "cat /etc/built") == "ready\n"
+    assert inside(disk, "cat /etc/from-file") == "from a file\n"
+    assert inside(disk, "cat /opt/files/sub/text") == "copied\n"
+    text = inside(disk, "stat /opt/files/sub/text")
+    assert "Mode:  0640" in text
+    assert "User:     1   Group:     4" in text
+    assert "Inode:" in inside(disk, "stat /usr/bin/tree")
+    phases = [event.phase for event in world.events if isinstance(event, StepPhase)]
+    assert any(p.startswith("step 1/4: packages tree · ") for p in phases)
+    for phase in ("kernel", "init", "network", "cloud-init", "sshd"):
+        assert f"booting: {phase}" in phases
+    assert any(isinstance(e, StepOutput) and "Unpacking tree" in e.line for e in world.events)
+
+
+def test_the_sealed_disk_holds_nothing_of_the_build(disk: Disk, world: World) -> None:
+    assert inside(disk, "stat /etc/machine-id").split("Size: ")[1].split()[0] == "0"
+    assert "host_" not in inside(disk, "ls /etc/ssh")
+    assert ".ssh" not in inside(disk, "ls /root")
+    assert "00-build" not in inside(disk, "ls /etc/ssh/sshd_config.d")
+    for path in ("/var/lib/cloud", "/var/lib/systemd/random-seed", "/var/log/wtmp", "/root/secret"):
+        assert "File not found" in inside(disk, f"stat {path}")
+    for path in ("/tmp", "/var/tmp", "/var/lib/apt/lists"):
+        names = [line.split("/")[5] for line in inside(disk, f"ls -p {path}").splitlines() if line]
+        assert set(names) <= {".", "..", "partial", "lock"}, path
+    secrets = [SECRET.encode(), *(text.splitlines()[2].encode() for text in world.private)]
+    secrets += [pair.user_public.split()[1].encode() for pair in world.pairs]
+    secrets += [pair.host_public.split()[1].encode() for pair in world.pairs]
+    assert len(secrets) == 5
+    assert holds(disk.path, secrets) == []
+    assert world.scratch() == []
+    assert disk.data_bytes < 0.9 * GIB
+
+
+def test_the_disk_is_identified_by_name_and_version(disk: Disk) -> None:
+    identity = derive("small", "1.0")
+    assert str(identity.root) in inside(disk, "stats")
+    assert f"UUID={identity.root} / ext4" in inside(disk, "cat /etc/fstab")
+    with disk.path.open("rb") as file:
+        file.seek(512 + 56)
+        assert file.read(16) == identity.disk.bytes_le
+
+
+@pytest.fixture(scope="module")
+def bios(disk: Disk, world: World) -> BootReport:
+    return boot_check(disk, firmware="bios", task=world.task(), scratch=world.directory / "boots")
+
+
+@pytest.fixture(scope="module")
+def uefi(disk: Disk, world: World) -> BootReport:
+    return boot_check(
+        disk, firmware="uefi", secure=True, task=world.task(), scratch=world.directory / "boots"
+    )
+
+
+def test_it_boots_by_bios(bios: BootReport) -> None:
+    assert bios.firmware == "bios"
+    assert bios.cloud_init == "done"
+    assert "bookworm" in bios.system
+
+
+def test_it_boots_by_uefi_with_secure_boot(uefi: BootReport) -> None:
+    assert uefi.firmware == "uefi"
+    assert uefi.secure_boot
+    assert uefi.cloud_init == "done"
+
+
+def test_every_boot_has_an_identity_of_its_own(bios: BootReport, uefi: BootReport) -> None:
+    assert len(bios.machine_id) == len(uefi.machine_id) == 32
+    assert bios.machine_id != uefi.machine_id
+
+
+def test_a_step_that_fails_shows_its_output_and_leaves_nothing(disk: Disk, world: World) -> None:
+    world.events.clear()
+    with pytest.raises(BuildError) as caught:
+        world.build([{"run": "true"}, {"run": "echo the reason; exit 7"}], version="1.1")
+    assert caught.value.key == "build.steps[1]"
+    assert "ended with status 7" in caught.value.message
+    assert "the reason" in caught.value.message
+    lines = [event.line for event in world.events if isinstance(event, StepOutput)]
+    assert any("installed before, and the archive is the same" in line for line in lines)
+    assert world.guests() == []
+    assert world.scratch() == []
+
+
+def test_cancelling_in_mid_build_ends_the_guest_within_seconds(disk: Disk, world: World) -> None:
+    at: list[float] = []
+
+    def cancel(event: Event) -> None:
+        if isinstance(event, StepPhase) and event.phase == "booting: kernel":
+            assert world.guests()
+            at.append(time.monotonic())
+            threading.Thread(target=task.cancellation.cancel).start()
+
+    task = world.task(cancel)
+    with pytest.raises(Cancelled):
+        world.build([{"run": "true"}], task)
+    assert time.monotonic() - at[0] < 5
+    assert world.guests() == []
+    assert world.scratch() == []
+
+
+_BUILD = """
+import sys
+from pathlib import Path
+from tests.end_to_end.test_build import World
+World(Path(sys.argv[1])).build([{"run": "true"}])
+"""
+
+
+def test_a_builder_that_is_killed_leaves_no_guest(disk: Disk, world: World) -> None:
+    root = Path(__file__).parents[2]
+    builder = subprocess.Popen([sys.executable, "-c", _BUILD, str(world.directory)], cwd=root)
+    try:
+        until(world.guests, 120)
+    finally:
+        builder.send_signal(signal.SIGKILL)
+        builder.wait()
+    until(lambda: not world.guests(), 2)
+    # what it had on disk goes with the next build
+    assert any(name.startswith("build-") for name in world.scratch())
+    task = world.task()
+    with pytest.raises(BuildError, match=r"nosuchpackage"):
+        build(
+            Recipe.model_validate(
+                {"source": {"debian": {"packages": ["nosuchpackage"]}}, "size": "2GiB"}
+            ),
+            Spec("small", "1.0"),
+            directory=world.directory,
+            store=Store(world.state),
+            task=task,
+        )
+    assert world.scratch() == []
+
+
+_FULL = """
+import sys
+from pathlib import Path
+from publisher.disks.store import Store
+from publisher.errors import HostError
+from publisher.task import detached
+from publisher.vm.boot import boot_check
+try:
+    boot_check(
+        Store(Path(sys.argv[1])).get(sys.argv[2]),
+        firmware="bios", task=detached(Path(sys.argv[3]) / "memory"), scratch=Path(sys.argv[3]),
+    )
+except HostError as error:
+    print(error, error.hint)
+"""
+
+
+def test_a_disk_that_fills_up_while_the_guest_runs_is_the_hosts_error(
+    disk: Disk, world: World
+) -> None:
+    small = world.directory / "small"
+    small.mkdir()
+    script = 'mount -t tmpfs -o size=3m none "$4" && exec "$0" -c "$1" "$2" "$3" "$4"'
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    arguments = [sys.executable, _FULL, str(world.state), disk.sha256, str(small)]
+    done = subprocess.run(
+        ["unshare", *user, "--mount", "sh", "-c", script, *arguments],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert "no space left" in done.stdout, done.stderr
+    assert "free some space" in done.stdout
