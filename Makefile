@@ -17,7 +17,7 @@ test: .venv/.dev lint types ## everything, the real guests included (minutes)
 	$(bin)/pytest
 
 check: .venv/.dev lint types ## what needs no guest: under a minute
-	$(bin)/pytest -q tests/unit
+	$(bin)/pytest -q -n auto tests/unit
 
 live: .venv/.dev ## real accounts: skips, naming the missing variable
 	$(bin)/pytest -m live tests/live

@@ -71,7 +71,7 @@ def test_an_image_is_pending_then_ready(gce: Cloud) -> None:
         {"rawDisk": {"source": "x", "containerType": "ZIP"}},
         {"query": {"requestId": "1"}},
         {"query": {"requestId": str(uuid.UUID(int=0))}},
-        {"query": {"requestid": str(uuid.uuid4())}},
+        {"query": {"requestid": "5f0f4c1e-8b0e-4a52-9f4b-3d7f4f1b2c11"}},
     ],
     ids=str,
 )
