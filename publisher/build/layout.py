@@ -43,7 +43,8 @@ _MKE2FS_CONF = """\
 # $6 root's size in KiB, $7 root's UUID, $8 hash seed
 _ASSEMBLE = r"""
 mkdir root
-tar -xpf "$1" -C root --numeric-owner --xattrs --xattrs-include='*'
+# without device nodes, which only real root may make and devtmpfs brings anyway
+tar -xpf "$1" -C root --numeric-owner --xattrs --xattrs-include='*' --exclude='./dev/*'
 for kernel in root/boot/vmlinuz-*; do kernel=${kernel#root/boot/vmlinuz-}; done
 cp -a "$2/." root/
 sed -i "s/@KERNEL@/$kernel/" root/boot/grub/grub.cfg
