@@ -6,16 +6,18 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from publisher.build_steps import Ansible, BuildStep, Copy, Script, Secret
 from publisher.errors import PipelineError
 from publisher.model import Firmware
 from publisher.section import Section, Size
 from publisher.sources import Command, Debian, Disk, Source
 
 __all__ = [
+    "Ansible",
     "BuildStep",
     "Command",
     "Copy",
@@ -23,78 +25,15 @@ __all__ = [
     "Disk",
     "Recipe",
     "Script",
+    "Secret",
     "Section",
     "Source",
     "describe",
     "digest_tree",
     "fingerprint",
     "local_file",
+    "step_files",
 ]
-
-
-class Script(Section):
-    """A script in a file beside the pipeline."""
-
-    file: str = Field(description="Path of the script, relative to the pipeline file.")
-
-
-class Copy(Section):
-    """A file or a tree to copy into the guest."""
-
-    from_: str = Field(
-        alias="from", description="File or directory, relative to the pipeline file."
-    )
-    to: str = Field(
-        description="Absolute path in the guest. A directory's contents go into it.", pattern=r"^/"
-    )
-    mode: str | None = Field(
-        None,
-        description='Mode of the copied files in octal, such as "0644".',
-        pattern=r"^[0-7]{3,4}$",
-    )
-    owner: str = Field(
-        "root:root",
-        description='Owner in the guest, "user:group".',
-        pattern=r"^[\w.-]+(:[\w.-]+)?$",
-    )
-
-
-class BuildStep(Section):
-    """One step inside the running machine: exactly one of packages, run, copy."""
-
-    name: str | None = Field(None, description="What to call the step in the output.")
-    packages: tuple[str, ...] | None = Field(None, description="Packages to install with apt.")
-    run: str | Script | None = Field(
-        None, description="A shell script, run as root with `sh -eu`: inline, or { file = … }."
-    )
-    copy_: Copy | None = Field(None, alias="copy", description="A file or tree to copy in.")
-
-    @model_validator(mode="after")
-    def _one(self) -> BuildStep:
-        given = [v for v in (self.packages, self.run, self.copy_) if v is not None]
-        if len(given) != 1:
-            raise ValueError("give exactly one of packages, run, copy")
-        return self
-
-    @property
-    def kind(self) -> Literal["packages", "run", "copy"]:
-        if self.packages is not None:
-            return "packages"
-        return "run" if self.run is not None else "copy"
-
-    def title(self) -> str:
-        """One line for people."""
-        if self.name:
-            return self.name
-        if self.packages is not None:
-            return f"packages {' '.join(self.packages)}"
-        if self.copy_ is not None:
-            return f"copy {self.copy_.from_} to {self.copy_.to}"
-        text = (
-            self.run if isinstance(self.run, str) else f"file {self.run.file}" if self.run else ""
-        )
-        lines = text.strip().splitlines()
-        return f"run {lines[0] if lines else ''}{' …' if len(lines) > 1 else ''}"
 
 
 class Recipe(Section):
@@ -138,6 +77,29 @@ def local_file(directory: Path, name: str, key: str) -> Path:
     return path
 
 
+_BESIDE = (
+    *("roles", "tasks", "handlers", "files", "templates", "vars", "group_vars", "host_vars"),
+    *("library", "module_utils", "collections", "ansible.cfg", "*_plugins", "*.yml", "*.yaml"),
+)
+"""What Ansible finds beside a playbook.
+https://docs.ansible.com/ansible/latest/tips_tricks/sample_setup.html"""
+
+
+def step_files(step: BuildStep, number: int, directory: Path) -> dict[str, str]:
+    """The digests, by key path, of the local files that decide what a step does:
+    all but those with secrets. Raises PipelineError for the first that is missing."""
+    files: dict[str, str] = {}
+    for suffix, name in step.local_files():
+        key = f"build.steps[{number}].{suffix}"
+        path = local_file(directory, name, key)
+        files[key] = digest_tree(path if step.copy_ is not None else path.resolve())
+    if step.ansible is not None:
+        near = (directory / step.ansible.playbook).parent
+        for path in sorted({found for pattern in _BESIDE for found in near.glob(pattern)}):
+            files[f"build.steps[{number}].ansible:{path.name}"] = digest_tree(path.resolve())
+    return files
+
+
 def fingerprint(recipe: Recipe, directory: Path) -> dict[str, Any]:
     """Everything that decides what the disk will hold, as JSON: the recipe, and
     the digests of the local files that it names."""
@@ -146,12 +108,7 @@ def fingerprint(recipe: Recipe, directory: Path) -> dict[str, Any]:
     for key, name in recipe.source.local_files():
         files[key] = digest_tree(local_file(directory, name, key).resolve())
     for number, step in enumerate(recipe.steps):
-        key = f"build.steps[{number}]"
-        if isinstance(step.run, Script):
-            script = local_file(directory, step.run.file, f"{key}.run.file")
-            files[key] = digest_tree(script.resolve())
-        if step.copy_ is not None:
-            files[key] = digest_tree(local_file(directory, step.copy_.from_, f"{key}.copy.from"))
+        files |= step_files(step, number, directory)
     return {**inputs, "files": files}
 
 

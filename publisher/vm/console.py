@@ -79,8 +79,8 @@ def plain(text: str) -> str:
 
 
 class Tracker:
-    """Fed the console's bytes; thread-safe. Phases only go forward: a reset of
-    the guest ends a build, so there is no second boot to track."""
+    """Fed the console's bytes; thread-safe. Phases only go forward, until
+    `restart` says that another boot begins."""
 
     def __init__(
         self,
@@ -139,6 +139,16 @@ class Tracker:
             match = pattern.search(line)
             if match and not self.fatal:
                 self.fatal = reason.format(*match.groups()).strip(" :")
+
+    def restart(self) -> None:
+        """The guest boots again, from its firmware on."""
+        with self._lock:
+            self._rest = ""
+            self._phase = Phase.FIRMWARE
+            self._started = self.heard = self._clock()
+            self._entered = {Phase.FIRMWARE: 0.0}
+            self.fatal = ""
+        self._on_phase(Phase.FIRMWARE)
 
     def enter(self, phase: Phase) -> None:
         """Note that the boot has come this far (also from other evidence)."""

@@ -104,6 +104,8 @@ class Machine:
         self.accelerator = accelerator or probe(hardware.arch)
         self.tracker = Tracker(lambda phase: task.phase(f"booting: {phase.title}"))
         self.ssh_port = 0
+        self.resets = 0
+        """How often the guest has restarted itself; only where set-action lets it."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="qemu", daemon=True)
         self._process: subprocess.Popen[bytes] | None = None
@@ -232,6 +234,9 @@ class Machine:
             name, data = event["event"], cast(dict[str, Any], event.get("data", {}))
             if name == "SHUTDOWN":
                 self._shutdown = str(data.get("reason", "unknown"))
+            elif name == "RESET" and data.get("guest"):
+                self.tracker.restart()
+                self.resets += 1
             elif name == "GUEST_PANICKED":
                 self._fault = self.boot_error("the guest's kernel panicked")
             elif name == "BLOCK_IO_ERROR" and data.get("action") != "ignore":

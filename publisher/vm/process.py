@@ -23,10 +23,12 @@ POLL = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """How a child ended: exit status (negative: a signal) and its last output lines."""
+    """How a child ended: exit status (negative: a signal), its last output lines,
+    and whether a time limit ended it."""
 
     status: int
     tail: tuple[str, ...]
+    late: bool = False
 
     @property
     def text(self) -> str:

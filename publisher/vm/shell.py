@@ -10,13 +10,15 @@ import socket
 import stat
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from publisher.errors import BuildError
-from publisher.vm import process
+from publisher.task import Task
+from publisher.vm import process, script
 from publisher.vm.console import Phase
 from publisher.vm.host import require
 from publisher.vm.keys import ALIAS, Keys
@@ -28,6 +30,9 @@ HANDSHAKE = 120
 """Seconds for a whole login under emulation on a busy host."""
 _LOST = 255
 """The status of ssh when the connection fails, not the command."""
+DOWN = 600.0
+"""Seconds that a guest may take to stop its services before it restarts."""
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def listening(port: int, timeout: float) -> bool:
@@ -52,9 +57,28 @@ class Shell:
 
     # -- connection
 
-    def _ssh(self, *options: str) -> list[str]:
-        # ControlPath is relative to the working directory, because a socket's
-        # path has at most 107 bytes
+    @property
+    def task(self) -> Task:
+        return self._machine.task
+
+    @property
+    def directory(self) -> Path:
+        """Private to the build; the paths in `options` are relative to it, because
+        ControlPath is a socket, and its path has at most 107 bytes."""
+        return self._directory
+
+    @property
+    def address(self) -> tuple[str, int, str]:
+        """Host, port and user of the login."""
+        return "127.0.0.1", self._machine.ssh_port, self._user
+
+    def check(self) -> None:
+        """Raise what ended or will end the guest."""
+        self._machine.check()
+
+    def options(self) -> list[str]:
+        """ssh's options, also for other programs that use it: the guest's host key
+        is pinned, nothing of the user's own configuration counts."""
         settings = {
             "BatchMode": "yes",
             "ConnectTimeout": str(HANDSHAKE),
@@ -71,10 +95,14 @@ class Shell:
             "StrictHostKeyChecking": "yes",
             "UserKnownHostsFile": self._keys.known_hosts.name,
         }
-        argv = ["ssh", "-F", "none", "-p", str(self._machine.ssh_port), "-l", self._user]
+        argv = ["-F", "none"]
         for name, value in settings.items():
             argv += ["-o", f"{name}={value}"]
-        return [*argv, *options]
+        return argv
+
+    def _ssh(self, *options: str) -> list[str]:
+        _, port, user = self.address
+        return ["ssh", *self.options(), "-p", str(port), "-l", user, *options]
 
     def _login(self) -> str:
         """One attempt; "" when logged in, otherwise what ssh said."""
@@ -136,6 +164,30 @@ class Shell:
                 raise machine.boot_error(f"no login after {now - started:.0f} s {said}".rstrip())
             machine.task.cancellation.wait(delay)
             delay = min(delay * 1.5, 3.0)
+
+    def reboot(self) -> None:
+        """Restart the guest and log in again. Raises BuildError or BootError when it
+        does not go down or does not come back."""
+        machine, clock = self._machine, self._machine.task.clock
+        before = self.output(f"cat {_BOOT_ID}")
+        resets = machine.resets
+        # QEMU otherwise ends at a reset, so that an unwanted one is noticed
+        machine.execute("set-action", reboot="reset")
+        machine.task.phase("restarting")
+        done = self.command("systemctl reboot || reboot")
+        if 0 < done.status < 128:
+            raise BuildError(f"the guest refuses to restart: {done.text}")
+        self.close()
+        deadline = clock.monotonic() + DOWN
+        while machine.resets == resets:
+            machine.check()
+            if clock.monotonic() > deadline:
+                raise machine.boot_error(f"it did not restart within {DOWN:.0f} s")
+            machine.task.sleep(process.POLL)
+        self.connect()
+        machine.execute("set-action", reboot="shutdown")
+        if self.output(f"cat {_BOOT_ID}") == before:
+            raise BuildError("the guest answers again, but did not restart")
 
     def close(self) -> None:
         master, self._master = self._master, None
@@ -200,16 +252,33 @@ class Shell:
         *,
         on_line: Callable[[str], None] | None = None,
         interpreter: str = "sh -eu",
+        environment: Mapping[str, str] | None = None,
+        directory: str = "/",
+        timeout: float | None = None,
     ) -> process.Completed:
-        """Run a script; its standard input is empty, its text stays in the guest's
-        memory (/run) and is removed."""
-        file = "/run/publisher-script"
-        command = (
-            f"umask 077; cat > {file}; umask 022; "
-            f"export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8; cd /; "
-            f"{interpreter} {file} </dev/null 2>&1; status=$?; rm -f {file}; exit $status"
-        )
-        return self.command(command, stdin=[text.encode()], on_line=on_line)
+        """Run a script; its standard input is empty, its text and variables stay in
+        the guest's memory (/run) and are removed. Past `timeout` seconds its process
+        group is killed. Raises BuildError when variables could reach the guest's disk."""
+        if environment:
+            self._store(environment)
+        line = script.command_line(interpreter, directory, timeout, environment=bool(environment))
+        done = self.command(line, stdin=[text.encode()], on_line=on_line)
+        if timeout is not None and done.status:
+            late = self.command(script.was_late()).status == 0
+            return replace(done, late=late)
+        return done
+
+    def _store(self, environment: Mapping[str, str]) -> None:
+        done = self.command(script.store_exports(), stdin=[script.exports(environment)])
+        if done.status == 90:
+            raise BuildError("/run is on the guest's disk, where variables would stay")
+        if done.status == 91:
+            raise BuildError(
+                "the guest swaps to its disk, where variables could stay",
+                hint="turn swapping off in a step before: swapoff -a",
+            )
+        if done.status:
+            raise BuildError(f"the variables did not reach the guest: {done.text}")
 
     def output(self, command: str) -> str:
         """What a short command printed. Raises BuildError when it fails."""

@@ -24,7 +24,7 @@ class Guest:
         self.scripts: list[str] = []
         self.copied: list[tuple[object, ...]] = []
 
-    def script(self, text: str, *, on_line: object = None, interpreter: str = "") -> Completed:
+    def script(self, text: str, *, on_line: object = None, **options: object) -> Completed:
         self.scripts.append(text)
         for line in self.lines:
             on_line(line)  # type: ignore[operator]

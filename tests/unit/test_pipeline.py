@@ -314,7 +314,7 @@ WRONG: Mapping[str, tuple[str, str, str, str]] = {
     "two things in a step": (
         "[targets.cirrus]",
         "[[build.steps]]\nrun = 'a'\npackages = []\n[targets.cirrus]",
-        "build.steps[0]: give exactly one of packages, run, copy",
+        "build.steps[0]: give exactly one of packages, run, copy, ansible, reboot, check",
         "",
     ),
     "pattern": (

@@ -1,0 +1,74 @@
+"""Secrets of one step: read when it runs, hidden in all that it says, kept nowhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from publisher.build_steps import BuildStep, Secret
+from publisher.errors import BootError, PipelineError, PublishError
+from publisher.recipe import local_file
+
+SHORTEST = 4
+"""Characters; anything shorter stands in ordinary output too, so it can't be hidden."""
+
+
+def read(step: BuildStep, directory: Path, key: str) -> dict[str, str]:
+    """The values of the step's secrets by variable name. Raises PipelineError for
+    one that is missing or can't be hidden."""
+    return {
+        name: _value(secret, directory, f"{key}.secrets.{name}")
+        for name, secret in (step.secrets or {}).items()
+    }
+
+
+def _value(secret: Secret, directory: Path, key: str) -> str:
+    if secret.file is not None:
+        path = local_file(directory, secret.file, f"{key}.file")
+        try:
+            value = path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            raise PipelineError(
+                f"{secret.file} can't be read as text", key=f"{key}.file"
+            ) from None  # the error would show bytes of the secret
+    else:
+        assert secret.environment is not None
+        found = os.environ.get(secret.environment)
+        if found is None:
+            raise PipelineError(
+                f"the environment variable {secret.environment} is not set",
+                key=f"{key}.environment",
+                hint=f"export {secret.environment}",
+            )
+        value = found
+    if "\0" in value:
+        raise PipelineError("holds a NUL, which no environment variable can", key=key)
+    if len(value.strip()) < SHORTEST:
+        raise PipelineError(f"a secret has at least {SHORTEST} characters", key=key)
+    return value
+
+
+class Redactor:
+    """Writes *** for the values; of values with several lines, for each line that
+    is long enough."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        pieces = {value.strip() for value in values.values()}
+        for value in values.values():
+            pieces |= {line.strip() for line in value.splitlines()}
+        # the longest first: one may be a part of another
+        self._pieces = sorted((p for p in pieces if len(p) >= SHORTEST), key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for piece in self._pieces:
+            text = text.replace(piece, "***")
+        return text
+
+    def error(self, error: PublishError) -> None:
+        """Hide the values in an error that is on its way to the user."""
+        error.message = self(error.message)
+        error.hint = self(error.hint)
+        error.args = (error.message,)
+        if isinstance(error, BootError):
+            error.console = self(error.console)
