@@ -56,6 +56,7 @@ def play(
             env={**_environment(playbook, private), **secrets},
             # the paths in ssh's options are relative to it
             cwd=shell.directory,
+            check=shell.check,
         )
     if done.status:
         shell.check()
@@ -76,6 +77,8 @@ def inventory(shell: Shell) -> dict[str, object]:
         # argument of a task touches the guest's disk
         "ansible_pipelining": True,
         "ansible_remote_tmp": "/run/publisher-ansible",
+        # needs no SFTP server, which a small guest may lack
+        "ansible_ssh_transfer_method": "piped",
     }
     return {"all": {"hosts": {"guest": guest}}}
 
@@ -85,13 +88,19 @@ def _environment(playbook: Path, private: Path) -> dict[str, str]:
     playbook counts, because it is an input of the step.
     https://docs.ansible.com/ansible/latest/reference_appendices/config.html"""
     config = playbook.parent / "ansible.cfg"
+    if not config.is_file():
+        # without one, Ansible would look for the user's
+        config = private / "ansible.cfg"
+        config.touch()
     return {
         **{name: os.environ[name] for name in _PASSED if name in os.environ},
-        "ANSIBLE_CONFIG": str(config) if config.is_file() else os.devnull,
+        "ANSIBLE_CONFIG": str(config),
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_LOCAL_TEMP": str(private / "tmp"),
         "ANSIBLE_NOCOLOR": "True",
         "ANSIBLE_NOCOWS": "True",
+        # every task's arguments would stand in the guest's journal
+        "ANSIBLE_NO_TARGET_SYSLOG": "True",
         "ANSIBLE_RETRY_FILES_ENABLED": "False",
         "LC_ALL": "C.UTF-8",  # Ansible refuses to run without UTF-8
         "PYTHONUNBUFFERED": "1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,10 @@ class Redactor:
         pieces = {value.strip() for value in values.values()}
         for value in values.values():
             pieces |= {line.strip() for line in value.splitlines()}
+        for piece in tuple(pieces):
+            # as JSON shows it, and a shell that traces what it runs
+            pieces |= {json.dumps(piece)[1:-1], json.dumps(piece, ensure_ascii=False)[1:-1]}
+            pieces |= {piece.replace("'", "'\\''"), piece.replace("'", "'\"'\"'")}
         # the longest first: one may be a part of another
         self._pieces = sorted((p for p in pieces if len(p) >= SHORTEST), key=len, reverse=True)
 

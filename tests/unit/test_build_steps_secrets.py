@@ -116,3 +116,13 @@ def test_a_secret_that_is_not_usable_is_found_before_the_build(
 
 def test_of_two_values_the_longer_one_is_hidden_whole() -> None:
     assert Redactor({"A": "word", "B": "password1"})("password1 word") == "*** ***"
+
+
+def test_a_traced_command_hides_them_too(guest: LocalGuest, tmp_path: Path) -> None:
+    for shell in ("sh", "bash"):
+        said: list[str] = []
+        table = {"inline": 'true "$TOKEN"', "interpreter": f"{shell} -x"}
+        steps.run(step(run=table, secrets=SECRETS), tmp_path, guest, said.append)
+        assert len(said) == 1
+        assert "hunter2" not in said[0]
+    assert Redactor({"A": 'pa"ss\\é'})(json.dumps(['pa"ss\\é'])) == '["***"]'
