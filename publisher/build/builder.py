@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from publisher.build import namespace, seal, sources, steps
+from publisher.build.checkpoints import Checkpoint, Checkpoints, Level
+from publisher.build.levels import levels
+from publisher.build.room import Room
 from publisher.build.workspace import Workspace
 from publisher.disks.store import Store
-from publisher.errors import BootError
+from publisher.errors import BootError, BuildError, HostError
 from publisher.model import GIB, Disk, Firmware, Spec
 from publisher.recipe import Recipe
 from publisher.task import Task
-from publisher.vm import accelerator, host, keys, seed
+from publisher.vm import accelerator, host
 from publisher.vm.arch import Platform, platform_of
 from publisher.vm.console import Phase
-from publisher.vm.machine import Drive, Hardware, Machine
+from publisher.vm.machine import Hardware
 from publisher.vm.shell import Shell
 
 MEMORY = 1024
@@ -25,10 +32,11 @@ MEMORY = 1024
 def build(recipe: Recipe, spec: Spec, *, directory: Path, store: Store, task: Task) -> Disk:
     """Build the disk that `recipe` describes; `directory` is the pipeline's.
 
-    Installations and downloads are kept between builds; the steps run on a fresh
-    copy. A foreign disk without steps is not booted: it stays as it is, but for
-    its size. Raises BuildError, HostError, PipelineError (a missing file),
-    Cancelled; nothing but what is kept stays behind then.
+    Installations, downloads and checkpoints are kept between builds: the machine
+    is resumed behind the last step that did not change. A foreign disk without
+    steps is not booted: it stays as it is, but for its size. Raises BuildError,
+    HostError, PipelineError (a missing file), Cancelled; nothing but what is kept
+    stays behind then.
     """
     steps.check_files(recipe, directory)
     host.require_all(spec.arch)
@@ -36,16 +44,40 @@ def build(recipe: Recipe, spec: Spec, *, directory: Path, store: Store, task: Ta
     ours = recipe.source.debian is not None
     chosen = _accelerator(spec, task) if ours or recipe.steps else None
     owner = namespace.probe(store.scratch("probe").parent) if ours else None
-    with Workspace(store, owner, task) as workspace:
-        work = sources.prepare(
-            recipe, spec, platform, owner, workspace, directory=directory, task=task
-        )
-        if chosen is not None:
-            workspace.need(GIB // 2)
-            _provision(recipe, work, directory, platform, chosen, workspace, task)
-            _seal(work, task)
-        task.phase("hashing the disk")
-        return store.add(work.disk, check=task.check)
+    kept = Checkpoints(store.directory.parent)
+    kept.prune()
+    try:
+        with Workspace(store, owner, task) as workspace, kept:
+            installed = sources.install(
+                recipe, platform, owner, workspace, directory=directory, task=task
+            )
+
+            def prepare() -> sources.Work:
+                return sources.prepare(
+                    recipe,
+                    spec,
+                    platform,
+                    owner,
+                    workspace,
+                    installed,
+                    directory=directory,
+                    task=task,
+                )
+
+            if chosen is None:
+                made = prepare().disk
+            else:
+                workspace.need(GIB // 2)
+                releases = installed.releases if installed is not None else {}
+                path = levels(recipe, spec, releases, chosen, MEMORY, directory)
+                build = _Build(recipe, spec, directory, chosen, workspace, kept, path, task)
+                made = build.run(prepare)
+            task.phase("hashing the disk")
+            disk = store.add(made, check=task.check)
+            kept.sync()
+            return disk
+    finally:
+        kept.prune()
 
 
 def _accelerator(spec: Spec, task: Task) -> accelerator.Accelerator:
@@ -69,49 +101,104 @@ def _seal(work: sources.Work, task: Task) -> None:
     task.output(f"erased {erased / GIB:.2f} GiB of free space")
 
 
-def _provision(
-    recipe: Recipe,
-    work: sources.Work,
-    directory: Path,
-    platform: Platform,
-    chosen: accelerator.Accelerator,
-    workspace: Workspace,
-    task: Task,
-) -> None:
-    """Boot the disk, run the steps, clean up, power off."""
-    private = workspace.directory / "guest"
-    private.mkdir(mode=0o700)
-    pair = keys.generate(private, task)
-    data = seed.for_build(pair, seal.SSHD_DROP_IN, grow=work.foreign)
-    small = seed.write(private / "seed.img", data, workspace.directory.name, task)
-    code, variables = _firmware(recipe.firmware, platform, private)
-    hardware = Hardware(
-        drives=(Drive(work.disk), Drive(small, read_only=True)),
-        log=private / "console.log",
-        arch=platform.arch,
-        memory=MEMORY,
-        firmware_code=code,
-        firmware_variables=variables,
-    )
-    started = task.clock.monotonic()
-    try:
-        with Machine(hardware, task, chosen) as machine, Shell(machine, pair) as shell:
-            task.phase(f"booted · {task.clock.monotonic() - started:.1f} s")
-            if work.foreign:
-                _warn_of_small_root(recipe.size, shell, task)
-            steps.run_all(recipe, directory, shell, task)
-            seal.clean(shell, machine, pair.user_public, task)
-    except BootError as error:
-        kept = workspace.store.scratch("console.log")
-        shutil.copyfile(hardware.log, kept)
+class _Build:
+    """The steps in a machine, from the deepest checkpoint on."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        spec: Spec,
+        directory: Path,
+        chosen: accelerator.Accelerator,
+        workspace: Workspace,
+        kept: Checkpoints,
+        path: Sequence[Level],
+        task: Task,
+    ) -> None:
+        self.recipe = recipe
+        self.spec = spec
+        self.directory = directory
+        self.platform = platform_of(spec.arch)
+        self.chosen = chosen
+        self.workspace = workspace
+        self.kept = kept
+        self.path = path
+        self.task = task
+        self.firmware = _firmware(recipe.firmware, self.platform)
+        self.log = workspace.directory / "console.log"
+
+    def run(self, prepare: Callable[[], sources.Work]) -> Path:
+        """The sealed disk. `prepare` makes the source's disk, if it is needed."""
+        found = self.kept.deepest(self.path)
+        if found is not None:
+            index, checkpoint = found
+            with self._room() as room:
+                if self._resume(room, index, checkpoint):
+                    work = sources.Work.from_json({**checkpoint.facts, "disk": str(self.log)})
+                    return self._finish(room, work, index)
+        work = prepare()
+        with self._room() as room:
+            try:
+                self._boot(room, work)
+                room.keep(self.spec.name, self.path[:1], self._facts(work))
+                return self._finish(room, work, 0)
+            except BootError as error:
+                self._explain(error, work)
+                raise
+
+    def _facts(self, work: sources.Work) -> Mapping[str, Any]:
+        return {name: value for name, value in work.to_json().items() if name != "disk"}
+
+    def _room(self) -> Room:
+        private = self.workspace.directory / f"guest-{secrets.token_hex(4)}"
+        private.mkdir(mode=0o700)
+        hardware = Hardware(drives=(), log=self.log, arch=self.platform.arch, memory=MEMORY)
+        return Room(private, self.kept, hardware, self.chosen, self.task)
+
+    def _resume(self, room: Room, index: int, checkpoint: Checkpoint) -> bool:
+        """False when this QEMU can't take the checkpoint: then everything is done anew."""
+        started = self.task.clock.monotonic()
+        where = f"after step {index}" if index else "as it was booted"
+        self.task.phase(f"resuming the machine {where}")
+        try:
+            room.resume(checkpoint, self.firmware)
+        except (BuildError, HostError) as error:
+            self.task.check()
+            self.task.note(f"the checkpoint can't be resumed: {error}", "warning")
+            return False
+        self.task.phase(f"resumed · {self.task.clock.monotonic() - started:.1f} s")
+        return True
+
+    def _boot(self, room: Room, work: sources.Work) -> None:
+        started = self.task.clock.monotonic()
+        room.boot(work.disk, grow=work.foreign, firmware=self.firmware)
+        self.task.phase(f"booted · {self.task.clock.monotonic() - started:.1f} s")
+        if work.foreign:
+            _warn_of_small_root(self.recipe.size, room.shell, self.task)
+
+    def _finish(self, room: Room, work: sources.Work, first: int) -> Path:
+        """The steps from `first` on, and the sealing."""
+
+        def after(number: int) -> None:
+            room.keep(self.spec.name, self.path[: number + 2], self._facts(work))
+
+        steps.run_all(self.recipe, self.directory, room.shell, self.task, first=first, after=after)
+        seal.clean(room.shell, room.machine, room.keys.user_public, self.task)
+        self.task.phase("sealing: joining the layers")
+        sealed = room.flatten(self.workspace.directory / "sealed.raw")
+        _seal(replace(work, disk=sealed), self.task)
+        return sealed
+
+    def _explain(self, error: BootError, work: sources.Work) -> None:
+        kept = self.workspace.store.scratch("console.log")
+        shutil.copyfile(self.log, kept)
         error.hint = f"everything that the guest printed is in {kept}"
         if work.foreign and error.phase != Phase.READY.title:
             error.hint = (
-                f"a disk from elsewhere needs a boot loader for {_loader(recipe, platform)} "
-                "(build.firmware), cloud-init that looks for NoCloud seeds, and an SSH server; "
-                + error.hint
+                "a disk from elsewhere needs a boot loader for "
+                f"{_loader(self.recipe, self.platform)} (build.firmware), cloud-init that looks "
+                "for NoCloud seeds, and an SSH server; " + error.hint
             )
-        raise
 
 
 def _loader(recipe: Recipe, platform: Platform) -> str:
@@ -132,13 +219,8 @@ def _warn_of_small_root(size: int, shell: Shell, task: Task) -> None:
             )
 
 
-def _firmware(
-    firmware: Firmware, platform: Platform, private: Path
-) -> tuple[Path | None, Path | None]:
+def _firmware(firmware: Firmware, platform: Platform) -> tuple[Path, Path] | None:
     """EDK II for a disk that boots only by UEFI; the BIOS is faster otherwise."""
     if "bios" in firmware and platform.bios:
-        return None, None
-    code, template = host.efi_firmware(platform)
-    variables = private / "variables.fd"
-    shutil.copyfile(template, variables)
-    return code, variables
+        return None
+    return host.efi_firmware(platform)

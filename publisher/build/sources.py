@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from publisher.build import command, debian, disk, grow, identity, layout
 from publisher.build.namespace import Namespace
 from publisher.build.workspace import Workspace
 from publisher.errors import BuildError
-from publisher.model import Spec
+from publisher.model import Noun, Spec
 from publisher.recipe import Recipe
 from publisher.task import Task
 from publisher.vm import process
@@ -18,7 +20,7 @@ from publisher.vm.arch import Platform
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Work(Noun):
     """`systems` are the offsets of the ext file systems that can be read from
     outside, `root` is the one of them that holds the system, if any does.
     `keys` says that root has SSH keys of the source's making."""
@@ -29,6 +31,34 @@ class Work:
     root: int | None
     keys: bool = False
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            Path(data["disk"]),
+            data["foreign"],
+            tuple(data["systems"]),
+            data["root"],
+            data["keys"],
+        )
+
+
+def install(
+    recipe: Recipe,
+    platform: Platform,
+    owner: Namespace | None,
+    workspace: Workspace,
+    *,
+    directory: Path,
+    task: Task,
+) -> debian.Installation | None:
+    """What is kept between builds and may have changed in the archive; None for
+    other sources than `debian`. Raises BuildError, HostError, PipelineError."""
+    source = recipe.source.debian
+    if source is None:
+        return None
+    assert owner is not None
+    return debian.install(source, platform, owner, workspace, task, directory=directory)
+
 
 def prepare(
     recipe: Recipe,
@@ -36,20 +66,18 @@ def prepare(
     platform: Platform,
     owner: Namespace | None,
     workspace: Workspace,
+    installed: debian.Installation | None,
     *,
     directory: Path,
     task: Task,
 ) -> Work:
-    """Make the work disk in the workspace. `owner` is needed for `debian` only;
-    `directory` is the pipeline's.
+    """Make the work disk in the workspace. `owner` and `installed` are needed for
+    `debian` only; `directory` is the pipeline's.
 
     Raises BuildError, HostError, PipelineError."""
     source = recipe.source
-    if source.debian is not None:
+    if installed is not None:
         assert owner is not None
-        installed = debian.install(
-            source.debian, platform, owner, workspace, task, directory=directory
-        )
         made = layout.assemble(
             installed.tree,
             recipe.size,

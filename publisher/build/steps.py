@@ -60,12 +60,24 @@ def check_files(recipe: Recipe, directory: Path) -> None:
             ansible.require(f"{key(number)}.ansible")
 
 
-def run_all(recipe: Recipe, directory: Path, shell: Shell, task: Task) -> None:
-    """Run the steps in order. The first that fails raises BuildError with its key,
-    its status and its last lines."""
+def run_all(
+    recipe: Recipe,
+    directory: Path,
+    shell: Shell,
+    task: Task,
+    *,
+    first: int = 0,
+    after: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Run the steps in order, from the step `first`; `after` is called behind each
+    one that succeeded. The first that fails raises BuildError with its key, its
+    status and its last lines."""
     clock = task.clock
     for number, step in enumerate(recipe.steps):
         title = f"step {number + 1}/{len(recipe.steps)}: {step.title()}"
+        if number < first:
+            task.phase(f"{title} · from its checkpoint")
+            continue
         task.phase(title)
         started = clock.monotonic()
         try:
@@ -76,6 +88,7 @@ def run_all(recipe: Recipe, directory: Path, shell: Shell, task: Task) -> None:
         if done is not None and done.status:
             raise failure(number, step, done)
         task.phase(f"{title} · {clock.monotonic() - started:.1f} s")
+        after(number)
 
 
 def run(

@@ -39,12 +39,16 @@ def generate(directory: Path, task: Task) -> Keys:
         if done.status:
             raise HostError(f"ssh-keygen failed: {done.text}")
     host_public = (directory / "host.pub").read_text().strip()
-    known_hosts = directory / "known_hosts"
-    known_hosts.write_text(f"{ALIAS} {host_public}\n")
+    (directory / "known_hosts").write_text(f"{ALIAS} {host_public}\n")
+    return load(directory)
+
+
+def load(directory: Path) -> Keys:
+    """The pairs that `generate` made in that directory, or in one that it was copied from."""
     return Keys(
         identity=directory / "identity",
-        known_hosts=known_hosts,
+        known_hosts=directory / "known_hosts",
         user_public=(directory / "identity.pub").read_text().strip(),
         host_private=(directory / "host").read_text(),
-        host_public=host_public,
+        host_public=(directory / "host.pub").read_text().strip(),
     )

@@ -54,6 +54,8 @@ class Hardware:
     """MiB"""
     firmware_code: Path | None = None
     firmware_variables: Path | None = None
+    incoming: bool = False
+    """Wait for another machine's memory (snapshot.thaw) instead of booting."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -89,7 +91,7 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
             "-device",
             f"virtio-blk-pci,drive=disk{number},bootindex={number}",
         ]
-    return argv
+    return [*argv, "-incoming", "defer"] if hardware.incoming else argv
 
 
 class Machine:

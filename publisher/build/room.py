@@ -1,0 +1,179 @@
+"""The machine in which the steps run: booted, or resumed from a checkpoint, and
+checkpointed on the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from publisher.build import seal
+from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, boot_id
+from publisher.errors import BuildError, HostError
+from publisher.task import Task
+from publisher.vm import keys, process, seed, snapshot
+from publisher.vm.accelerator import Accelerator
+from publisher.vm.machine import Drive, Hardware, Machine
+from publisher.vm.shell import Shell
+
+_KEPT = ("seed.img", "identity", "identity.pub", "host", "host.pub", "known_hosts")
+_VARIABLES = "variables.fd"
+
+
+class Room:
+    """A context around a running machine. `directory` is private and empty.
+
+    Either `boot` or `resume` brings the machine up; `keep` writes a checkpoint;
+    `flatten` gives the disk after the machine has powered off.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        kept: Checkpoints,
+        hardware: Hardware,
+        chosen: Accelerator,
+        task: Task,
+    ) -> None:
+        self.directory = directory
+        self.task = task
+        self._kept = kept
+        self._hardware = hardware
+        self._chosen = chosen
+        self._layers: tuple[str, ...] = ()
+        self._active = Path()
+        self._stack = ExitStack()
+        self.keys: keys.Keys
+        self.machine: Machine
+        self.shell: Shell
+
+    @property
+    def log(self) -> Path:
+        return self._hardware.log
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+        if self._active != Path():
+            self._active.unlink(missing_ok=True)
+
+    # -- up
+
+    def boot(self, disk: Path, *, grow: bool, firmware: tuple[Path, Path] | None) -> None:
+        """Boot a raw disk, which is taken into the layers; `firmware` is EDK II's
+        code and template of variables, None boots by BIOS."""
+        base = self._kept.new_layer("raw")
+        shutil.move(disk, base)
+        self._layers = (base.name,)
+        self.keys = keys.generate(self.directory, self.task)
+        data = seed.for_build(self.keys, seal.SSHD_DROP_IN, grow=grow)
+        seed.write(self.directory / "seed.img", data, self._kept.new_layer("id").stem, self.task)
+        if firmware is not None:
+            shutil.copyfile(firmware[1], self.directory / _VARIABLES)
+        self._start(firmware, incoming=False)
+        self._login()
+
+    def resume(self, checkpoint: Checkpoint, firmware: tuple[Path, Path] | None) -> None:
+        """Bring back the machine of a checkpoint, without booting.
+
+        Raises BuildError when QEMU can't take it; the room can't be used then."""
+        place = self._kept.place(checkpoint.key)
+        for name in (*_KEPT, _VARIABLES):
+            if (place / name).exists():
+                shutil.copy(place / name, self.directory / name)
+        self.keys = keys.load(self.directory)
+        self._layers = checkpoint.layers
+        self._start(firmware, incoming=True)
+        snapshot.thaw(self.machine, self._kept.memory(checkpoint), self.task)
+        self._login()
+        # the machine believes that it is still the moment of its checkpoint, and
+        # several machines resumed from it must not draw the same random numbers
+        now = f"{self.task.clock.now():.3f}"
+        done = self.shell.command(
+            f"date -u -s @{now} >/dev/null && cat > /dev/urandom",
+            stdin=[os.urandom(256)],
+        )
+        if done.status:
+            raise BuildError(f"the resumed machine's clock could not be set: {done.text}")
+        self._kept.touch(checkpoint)
+
+    def _start(self, firmware: tuple[Path, Path] | None, *, incoming: bool) -> None:
+        self._active = self._overlay()
+        hardware = replace(
+            self._hardware,
+            drives=(
+                Drive(self._active, "qcow2"),
+                Drive(self.directory / "seed.img", read_only=True),
+            ),
+            firmware_code=firmware[0] if firmware else None,
+            firmware_variables=self.directory / _VARIABLES if firmware else None,
+            incoming=incoming,
+        )
+        self.machine = self._stack.enter_context(Machine(hardware, self.task, self._chosen))
+
+    def _login(self) -> None:
+        self.shell = self._stack.enter_context(Shell(self.machine, self.keys))
+
+    def _overlay(self) -> Path:
+        below = self._kept.layers / self._layers[-1]
+        kind = "raw" if below.suffix == ".raw" else "qcow2"
+        return snapshot.make_overlay(self._kept.new_layer("qcow2"), below, kind, self.task)
+
+    # -- checkpoints
+
+    def keep(self, name: str, levels: Sequence[Level], facts: Mapping[str, Any]) -> None:
+        """Write a checkpoint of the machine as it is; `levels` led here. A machine
+        that can't be written (a full disk) goes on without one."""
+        level = levels[-1]
+        if self._kept.get(level.key) is not None:
+            return
+        below = self._active
+        layers = (*self._layers, below.name)
+        self._layers = layers
+        self._active = self._overlay()
+        try:
+            with self._kept.making(level) as partial:
+                snapshot.freeze(self.machine, self._active, partial / "memory", self.task)
+                for file in (*_KEPT, _VARIABLES):
+                    if (self.directory / file).exists():
+                        shutil.copy(self.directory / file, partial / file)
+                self._kept.publish(
+                    partial,
+                    Checkpoint(
+                        key=level.key,
+                        title=level.title,
+                        name=name,
+                        layers=layers,
+                        facts=facts,
+                        levels=tuple(one.to_json() for one in levels),
+                        created=self.task.clock.now(),
+                        boot=boot_id(),
+                    ),
+                )
+        except (BuildError, OSError) as error:
+            self.task.check()
+            self.machine.check()
+            self.task.note(f"no checkpoint after {level.title}: {error}", "warning")
+
+    # -- down
+
+    def flatten(self, into: Path) -> Path:
+        """All layers as one sparse raw file, once the machine has powered off."""
+        self._stack.close()
+        argv = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(self._active), str(into)]
+        done = process.run(argv, self.task)
+        if done.status:
+            raise HostError(f"qemu-img could not join the disk's layers: {done.text}")
+        return into

@@ -1,0 +1,76 @@
+"""The whole machine, memory and disk, into files and back.
+
+The first drive's layer is frozen beneath a new overlay, then the machine's
+memory is written as a migration stream: together they are the machine at one
+moment, and neither is written again. https://www.qemu.org/docs/master/devel/migration/
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any, cast
+
+from publisher.errors import BuildError, HostError
+from publisher.task import Task
+from publisher.vm import process
+from publisher.vm.machine import Machine
+
+PATIENCE = 600.0
+"""Seconds that writing or reading a machine's memory may take."""
+_POLL = 0.02
+_UNBOUNDED = 1 << 40
+
+
+def make_overlay(path: Path, below: Path, kind: str, task: Task) -> Path:
+    """An empty qcow2 layer over `below`, which lies in the same directory: the
+    reference is relative, so that the directory may be moved."""
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", below.name, str(path)]
+    done = process.run(argv, task)
+    if done.status:
+        raise HostError(f"qemu-img failed: {done.text}")
+    return path
+
+
+def freeze(machine: Machine, overlay: Path, memory: Path, task: Task) -> None:
+    """Write the machine as it is now and let it go on, from now on in `overlay`.
+
+    `overlay` is an empty layer over the first drive's current one. Raises
+    BuildError when the memory could not be written; the machine runs on then.
+    """
+    machine.execute("stop")
+    machine.execute(
+        "blockdev-snapshot-sync",
+        device="disk0",
+        **{"snapshot-file": str(overlay), "format": "qcow2", "mode": "existing"},
+    )
+    try:
+        machine.execute("migrate-set-parameters", **{"max-bandwidth": _UNBOUNDED})
+        machine.execute("migrate", uri=f"exec:cat > {shlex.quote(str(memory))}")
+        _migrated(machine, task, "written")
+    finally:
+        machine.execute("cont")
+
+
+def thaw(machine: Machine, memory: Path, task: Task) -> None:
+    """Give a machine that was started with `incoming` the memory of another one,
+    and let it run. Raises BuildError when it does not fit."""
+    machine.execute("migrate-incoming", uri=f"exec:cat < {shlex.quote(str(memory))}")
+    _migrated(machine, task, "read")
+    machine.execute("cont")
+
+
+def _migrated(machine: Machine, task: Task, what: str) -> None:
+    deadline = task.clock.monotonic() + PATIENCE
+    while True:
+        machine.check()
+        state = cast("dict[str, Any]", machine.execute("query-migrate"))
+        status = state.get("status", "none")
+        if status == "completed":
+            return
+        if status in ("failed", "cancelled"):
+            why = state.get("error-desc", "no reason given")
+            raise BuildError(f"the machine's memory could not be {what}: {why}")
+        if task.clock.monotonic() > deadline:
+            raise BuildError(f"the machine's memory was not {what} within {PATIENCE:.0f} s")
+        task.sleep(_POLL)
