@@ -100,6 +100,8 @@ def test_a_copy_that_fails_names_its_step(tmp_path: Path) -> None:
     [
         ({"run": {"file": "missing.sh"}}, "build.steps[0].run.file"),
         ({"copy": {"from": "missing", "to": "/x"}}, "build.steps[0].copy.from"),
+        ({"check": {"file": "missing.sh"}}, "build.steps[0].check.file"),
+        ({"ansible": {"playbook": "missing.yml"}}, "build.steps[0].ansible.playbook"),
     ],
 )
 def test_a_missing_file_is_found_before_the_build(

@@ -26,10 +26,63 @@ def test_sizes_are_written_with_units() -> None:
 
 
 def test_a_step_does_exactly_one_thing() -> None:
-    with pytest.raises(ValidationError, match="exactly one of packages, run, copy"):
+    everything = "exactly one of packages, run, copy, ansible, reboot, check"
+    with pytest.raises(ValidationError, match=everything):
         recipe({"run": "true", "packages": ["nginx"]})
-    with pytest.raises(ValidationError, match="exactly one of"):
-        recipe({"name": "nothing"})
+    for nothing in ({"name": "nothing"}, {"reboot": False}):
+        with pytest.raises(ValidationError, match=everything):
+            recipe(nothing)
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [
+        ({"packages": []}, "packages"),
+        ({"run": "", "reboot": False}, "run"),
+        ({"copy": {"from": "a", "to": "/b"}}, "copy"),
+        ({"ansible": {"playbook": "site.yml"}}, "ansible"),
+        ({"reboot": True}, "reboot"),
+        ({"check": {"file": "check.sh"}}, "check"),
+    ],
+)
+def test_a_step_knows_its_kind(step: dict[str, Any], kind: str) -> None:
+    assert recipe(step).steps[0].kind == kind
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ({"run": {}}, "exactly one of inline, file"),
+        ({"run": {"inline": "a", "file": "b"}}, "exactly one of inline, file"),
+        ({"run": {"inline": "a", "timeout": "soon"}}, 'such as "90s", "10min" or "2h"'),
+        ({"run": {"inline": "a", "timeout": 0}}, "greater than or equal to 1"),
+        ({"run": {"inline": "a", "directory": "tmp"}}, "match pattern"),
+        ({"run": {"inline": "a", "environment": {"A-B": ""}}}, "only letters, digits and _"),
+        ({"run": {"inline": "a", "environment": {"A": "\0"}}}, "no NUL"),
+        ({"copy": {"from": "a", "to": "/b", "variables": {"A": ""}}}, "need template = true"),
+        ({"run": "a", "secrets": {"A": {}}}, "exactly one of environment, file"),
+        ({"packages": [], "secrets": {"A": {"file": "a"}}}, "for run, ansible and check"),
+        (
+            {
+                "run": {"inline": "a", "environment": {"A": ""}},
+                "secrets": {"A": {"environment": "A"}},
+            },
+            "A is both in environment and in secrets",
+        ),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(step: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        recipe(step)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [(90, 90), ("90", 90), ("90s", 90), ("10min", 600), ("2h", 7200)]
+)
+def test_durations_are_written_with_units(written: str | int, seconds: int) -> None:
+    script = recipe({"run": {"inline": "a", "timeout": written}}).steps[0].script
+    assert script is not None
+    assert script.timeout == seconds
 
 
 def test_there_is_exactly_one_source() -> None:
@@ -44,6 +97,11 @@ def test_there_is_exactly_one_source() -> None:
         ({"run": "\necho one\necho two\n"}, "run echo one …"),
         ({"run": {"file": "setup.sh"}}, "run file setup.sh"),
         ({"copy": {"from": "site", "to": "/srv"}}, "copy site to /srv"),
+        ({"run": {"inline": "one\ntwo"}}, "run one …"),
+        ({"check": "nginx -t"}, "check nginx -t"),
+        ({"check": {"file": "check.sh"}}, "check file check.sh"),
+        ({"ansible": {"playbook": "site.yml"}}, "ansible site.yml"),
+        ({"reboot": True}, "reboot"),
         ({"run": "true", "name": "Warm up"}, "Warm up"),
     ],
 )
@@ -78,6 +136,39 @@ def test_everything_that_goes_into_the_disk_changes_the_fingerprint(tmp_path: Pa
     assert changed()
     (tmp_path / "setup.sh").write_text("false")
     assert changed()
+
+
+@pytest.mark.parametrize(
+    ("step", "changes"),
+    [
+        ({"run": {"inline": "a"}}, {"interpreter": "python3"}),
+        ({"run": {"inline": "a"}}, {"environment": {"A": "b"}}),
+        ({"run": {"inline": "a"}}, {"directory": "/tmp"}),
+        ({"run": {"inline": "a"}}, {"timeout": 5}),
+        ({"run": {"inline": "a"}}, {"retries": 1}),
+        ({"check": {"inline": "a"}}, {"inline": "b"}),
+        ({"copy": {"from": "setup.sh", "to": "/b"}}, {"template": True}),
+        (
+            {"copy": {"from": "setup.sh", "to": "/b", "template": True}},
+            {"variables": {"A": "b"}},
+        ),
+    ],
+)
+def test_every_option_of_a_step_changes_the_fingerprint(
+    step: dict[str, Any], changes: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "setup.sh").write_text("true")
+    (kind,) = step
+    changed = {kind: {**step[kind], **changes}}
+    assert fingerprint(recipe(step), tmp_path) != fingerprint(recipe(changed), tmp_path)
+
+
+def test_the_file_of_a_check_changes_the_fingerprint(tmp_path: Path) -> None:
+    wanted = recipe({"check": {"file": "check.sh"}})
+    (tmp_path / "check.sh").write_text("true")
+    before = fingerprint(wanted, tmp_path)
+    (tmp_path / "check.sh").write_text("false")
+    assert fingerprint(wanted, tmp_path) != before
 
 
 def test_a_missing_file_names_its_key(tmp_path: Path) -> None:

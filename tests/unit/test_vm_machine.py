@@ -135,6 +135,22 @@ def test_a_guest_that_restarts_is_noticed(qemu: Path, hardware: Hardware, task: 
             machine.wait_down(5)
 
 
+def test_a_restart_that_was_asked_for_begins_another_boot(
+    qemu: Path, hardware: Hardware, task: Task
+) -> None:
+    qemu.write_text(
+        f'{FAKE}\nconsole.sendall(b"[    0.000000] Linux version 6.1\\r\\n")\ntime.sleep(0.3)\n'
+        'event("RESET", guest=False, reason="host-qmp-system-reset")\n'
+        'event("RESET", guest=True, reason="guest-reset")\ntime.sleep(60)'
+    )
+    with Machine(hardware, task, TCG) as machine:
+        until(lambda: machine.tracker.phase is Phase.KERNEL)
+        until(lambda: machine.resets)
+        assert machine.tracker.phase is Phase.FIRMWARE
+        assert machine.resets == 1
+        machine.check()
+
+
 def test_a_guest_that_powers_off_is_what_sealing_waits_for(
     qemu: Path, hardware: Hardware, task: Task
 ) -> None:
