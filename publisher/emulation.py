@@ -154,7 +154,7 @@ class Server:
 
     def __init__(self, application: WSGIApplication, port: int = 0) -> None:
         self._application = bounded(application)
-        self._wanted_port = port
+        self._wanted_port = self._port = port
         self._server: Any = None
         self._thread: threading.Thread | None = None
 
@@ -170,13 +170,18 @@ class Server:
             def log(self, level: str, message: str, *args: Any) -> None:
                 logging.getLogger(f"publisher.emulation.{level}").debug(message, *args)
 
-        self._server = make_server(
-            "127.0.0.1",
-            self._wanted_port,
-            self._application,
-            threaded=True,
-            request_handler=Handler,
-        )
+        # bound here, because werkzeug ends the program when a port is taken
+        listening = socket.create_server(("127.0.0.1", self._wanted_port))
+        self._port = int(listening.getsockname()[1])
+        with listening:
+            self._server = make_server(
+                "127.0.0.1",
+                self._port,
+                self._application,
+                threaded=True,
+                request_handler=Handler,
+                fd=listening.fileno(),
+            )
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._thread = threading.Thread(
@@ -195,8 +200,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        port: int = self._server.server_port
-        return port
+        return self._port
 
     @property
     def url(self) -> str:

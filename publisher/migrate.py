@@ -73,9 +73,9 @@ def plan_migration(
 def name_in(reference: str) -> tuple[str, str]:
     """Name and version that a reference suggests: its last part, or the last two
     where the last one is a version."""
-    parts = [part for part in re.split(r"[/:]", reference) if part]
+    parts = [part for part in re.split(r"[/:]", reference) if part] or [""]
     version = parts.pop() if len(parts) > 1 and _VERSION.fullmatch(parts[-1]) else "1.0.0"
-    name = re.sub(r"\.(raw|img|qcow2|vmdk|vhdx?|vdi)$", "", parts[-1]) if parts else ""
+    name = re.sub(r"(\.(raw|img|qcow2|vmdk|vhdx?|vdi|ova|xz|gz|zst|bz2))+$", "", parts[-1])
     return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-") or "image", version
 
 

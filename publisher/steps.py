@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
@@ -107,13 +108,19 @@ def build(step: Step, context: Context, task: Task) -> Value:
 def download(step: Step, context: Context, task: Task) -> Value:
     """Bring the bytes of a foreign image here, padded to what the targets demand."""
     from publisher.disks.foreign import convert
+    from publisher.fetch import unpack
 
     name, _, reference = step.inputs["reference"].partition(":")
     into = context.store.scratch(f"{step.key[:32]}.raw")
     if name == "file":
         spec = Spec("", "")
-        path = Path(step.local["path"])
-        convert(path, into, task)
+        packed = Path(step.local["path"])
+        unpacked = into.with_suffix(".unpacked")
+        try:
+            room = shutil.disk_usage(into.parent).free
+            convert(unpack(packed, unpacked, room, task), into, task)
+        finally:
+            unpacked.unlink(missing_ok=True)
     else:
         provider = context.provider(step)
         if not isinstance(provider, seam.Source):

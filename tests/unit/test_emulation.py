@@ -99,3 +99,10 @@ def test_a_stall_answers_late(lab: Lab) -> None:
     started = time.monotonic()
     assert lab.put() == 200
     assert time.monotonic() - started >= 0.2
+
+
+def test_a_port_that_is_taken_is_an_error_and_not_the_end(lab: Lab) -> None:
+    second = Server(lab.service, lab.server.port)
+    with pytest.raises(OSError, match="in use"):
+        second.start()
+    second.stop()

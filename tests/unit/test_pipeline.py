@@ -77,7 +77,7 @@ def test_a_pipeline_gives_the_spec_of_every_provider(loading: Loader) -> None:
 def test_a_pipeline_is_frozen(loading: Loader) -> None:
     pipeline = loading(GOOD)
     with pytest.raises(ValidationError):
-        pipeline.image.name = "other"
+        pipeline.image.name = "other"  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
         pipeline.path = Path("/")  # type: ignore[misc]
 
@@ -316,6 +316,30 @@ WRONG: Mapping[str, tuple[str, str, str, str]] = {
         "[[build.steps]]\nrun = 'a'\npackages = []\n[targets.cirrus]",
         "build.steps[0]: give exactly one of packages, run, copy, ansible, reboot, check",
         "",
+    ),
+    "a duration in other words": (
+        "[targets.cirrus]",
+        "[[build.steps]]\nrun = { inline = 'a', timeout = 'soon' }\n[targets.cirrus]",
+        'build.steps[0].run.timeout: write a duration such as "90s", "10min" or "2h", or seconds',
+        "",
+    ),
+    "a secret without a place": (
+        "[targets.cirrus]",
+        "[[build.steps]]\nrun = 'a'\nsecrets = { TOKEN = {} }\n[targets.cirrus]",
+        "build.steps[0].secrets.TOKEN: give exactly one of environment, file",
+        "",
+    ),
+    "a variable's name": (
+        "[targets.cirrus]",
+        "[[build.steps]]\ncheck = { file = 'a', environment = { 'A-B' = 'c' } }\n[targets.cirrus]",
+        "build.steps[0].check.environment.A-B: a variable's name has only letters, digits and _",
+        "",
+    ),
+    "a key of Ansible's": (
+        "[targets.cirrus]",
+        "[[build.steps]]\nansible = { playbok = 'a', playbook = 'b' }\n[targets.cirrus]",
+        "build.steps[0].ansible.playbok: unknown key",
+        'did you mean "playbook"?',
     ),
     "pattern": (
         "[targets.cirrus]",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -362,9 +364,22 @@ def test_a_migration_that_cannot_be_planned_says_why(
         ("us-east-1/ami-0123", ("ami-0123", "1.0.0")),
         ("sub/group/Gallery/Web_Server/3.2.1", ("web-server", "3.2.1")),
         ("/tmp/My Disk.qcow2", ("my-disk", "1.0.0")),
+        ("web.img.xz", ("web", "1.0.0")),
     ],
 )
 def test_a_reference_suggests_a_name_and_a_version(
     reference: str, expected: tuple[str, str]
 ) -> None:
     assert name_in(reference) == expected
+
+
+@pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is missing")
+def test_a_packed_disk_file_is_unpacked_and_published(
+    go: Callable[..., Any], tmp_path: Path
+) -> None:
+    packed = tmp_path / "web.raw.gz"
+    packed.write_bytes(gzip.compress(CONTENT))
+    manifest = go(plan_migration(f"file:{packed}", ["nimbus:north"]))
+    assert manifest.digest == hashlib.sha256(CONTENT).hexdigest()
+    assert CLOUDS["nimbus"].bytes["north/img0"] == CONTENT
+    assert not list((tmp_path / "store" / "scratch").iterdir())
