@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,6 @@ from publisher.vm.shell import Shell
 LINES = 20
 """Lines of a failed step's output in its error."""
 
-EVIDENCE = 1000
-"""Lines of a check's output that are kept, the last ones."""
-
 _APT = "apt-get -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -q -y"
 
 
@@ -32,7 +28,8 @@ def key(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A check that succeeded: the step's title, its script, and what it printed."""
+    """A check that succeeded: the step's title, its script, and the last lines that
+    it printed, at most 200."""
 
     title: str
     command: str
@@ -67,7 +64,7 @@ def run_all(
     task: Task,
     *,
     first: int = 0,
-    after: Callable[[int], None] = lambda number: None,
+    after: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Run the steps in order, from the step `first`; `after` is called behind each
     one that succeeded. The first that fails raises BuildError with its key, its
@@ -98,15 +95,8 @@ def run(
     of the output, of the outcome or of an error."""
     hidden = secrets.read(step, directory, "build.steps")
     redact = secrets.Redactor(hidden)
-    printed: deque[str] = deque(maxlen=EVIDENCE)
-
-    def hear(line: str) -> None:
-        line = redact(line)
-        printed.append(line)
-        output(line)
-
     try:
-        done = _run(step, directory, shell, hear, hidden)
+        done = _run(step, directory, shell, lambda line: output(redact(line)), hidden)
     except PublishError as error:
         redact.error(error)
         if hidden:
@@ -114,11 +104,12 @@ def run(
         raise
     if done is None:
         return None
+    tail = tuple(map(redact, done.tail))
     evidence = None
     if step.check is not None and step.script is not None and not done.status:
         text = step.script.inline or f"file {step.script.file}"
-        evidence = Evidence(step.title(), redact(text.strip()), tuple(printed))
-    return Outcome(done.status, tuple(map(redact, done.tail)), done.late, evidence)
+        evidence = Evidence(step.title(), redact(text.strip()), tail)
+    return Outcome(done.status, tail, done.late, evidence)
 
 
 def _run(

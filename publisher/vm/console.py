@@ -143,12 +143,14 @@ class Tracker:
     def restart(self) -> None:
         """The guest boots again, from its firmware on."""
         with self._lock:
+            again = self._phase is Phase.FIRMWARE  # one restart may be several resets
             self._rest = ""
             self._phase = Phase.FIRMWARE
             self._started = self.heard = self._clock()
             self._entered = {Phase.FIRMWARE: 0.0}
             self.fatal = ""
-        self._on_phase(Phase.FIRMWARE)
+        if not again:
+            self._on_phase(Phase.FIRMWARE)
 
     def enter(self, phase: Phase) -> None:
         """Note that the boot has come this far (also from other evidence)."""

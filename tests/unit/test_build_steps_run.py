@@ -107,6 +107,11 @@ def test_a_check_that_succeeds_is_evidence(guest: LocalGuest, tmp_path: Path) ->
     done, said = run(guest, tmp_path, check="echo nginx/1.22\necho ok", name="Version")
     assert done.evidence == Evidence("Version", "echo nginx/1.22\necho ok", ("nginx/1.22", "ok"))
     assert said == ["nginx/1.22", "ok"]
+    text = f"test -e {tmp_path}/seen || {{ touch {tmp_path}/seen; echo early; exit 1; }}; echo ok"
+    done, said = run(guest, tmp_path, check={"inline": text, "retries": 1, "pause": 0})
+    assert said == ["early", "ok"]
+    assert done.evidence is not None
+    assert done.evidence.lines == ("ok",)
     failed, _ = run(guest, tmp_path, check="echo bad; exit 3")
     assert (failed.status, failed.evidence) == (3, None)
     plain, _ = run(guest, tmp_path, run="echo no evidence")

@@ -132,6 +132,7 @@ def test_another_boot_has_its_own_phases_and_faults() -> None:
     assert tracker.fatal
     now[0] = 50.0
     tracker.restart()
+    tracker.restart()
     assert (tracker.phase, tracker.fatal) == (Phase.FIRMWARE, "")
     now[0] = 53.0
     tracker.feed(b"[    0.000000] Linux version 6.1\n")
