@@ -19,11 +19,13 @@ Truth: TypeAlias = Mapping[str, Mapping[str, Image]]
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a run would do with a step, and why."""
+    """What a run would do with a step, and why. `parts`: the same for the steps of
+    a build, as (title, action, reason)."""
 
     step: Step
     action: Literal["run", "reuse", "check"]
     reason: str
+    parts: tuple[tuple[str, str, str], ...] = ()
 
 
 def recorded_images(step: Step, outcomes: Mapping[str, Outcome], plan: Plan) -> list[Image]:

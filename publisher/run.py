@@ -29,7 +29,13 @@ __all__ = ["Preview", "preview", "run"]
 def preview(plan: Plan, *, state: Path) -> Sequence[Preview]:
     """What a run would do, from the journal alone: no network, nothing written."""
     outcomes = read_outcomes(release_directory(state, plan.name, plan.version))
-    return resolve(plan, outcomes, Store(state), None, _when)
+    previews = resolve(plan, outcomes, Store(state), None, _when)
+    return [
+        dataclasses.replace(item, parts=steps.preview_build(item.step, Store(state)))
+        if item.step.kind == "build" and item.action == "run"
+        else item
+        for item in previews
+    ]
 
 
 def _when(outcome: Outcome) -> str:

@@ -13,6 +13,7 @@ from publisher.disks.store import Store
 from publisher.errors import ConflictError, ProviderError, StateError, UsageError
 from publisher.model import Audience, Disk, Finding, Image, Query, Severity, Spec, Upload
 from publisher.plan import Step
+from publisher.recipe import Recipe
 from publisher.task import Task
 
 Value: TypeAlias = Mapping[str, Any]
@@ -92,12 +93,23 @@ def prefixed(finding: Finding, provider: str) -> Finding:
     return dataclasses.replace(finding, key=key)
 
 
+def _recipe(step: Step) -> Recipe:
+    inputs = {k: v for k, v in step.inputs["recipe"].items() if k != "files"}
+    return Recipe.model_validate(inputs)
+
+
+def preview_build(step: Step, store: Store) -> tuple[tuple[str, str, str], ...]:
+    """Which steps of a build would be resumed from a checkpoint, and why not the others."""
+    from publisher.build.explain import explain
+
+    spec = Spec.from_json(step.inputs["spec"])
+    return explain(_recipe(step), spec, Path(step.local["directory"]), store)
+
+
 def build(step: Step, context: Context, task: Task) -> Value:
     from publisher.build import build as build_disk
-    from publisher.recipe import Recipe
 
-    inputs = {k: v for k, v in step.inputs["recipe"].items() if k != "files"}
-    recipe = Recipe.model_validate(inputs)
+    recipe = _recipe(step)
     spec = dataclasses.replace(_spec(step, context), firmware=recipe.firmware)
     disk = build_disk(
         recipe, spec, directory=Path(step.local["directory"]), store=context.store, task=task

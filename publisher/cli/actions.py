@@ -92,6 +92,9 @@ def plan(
                 "key": p.step.key,
                 "action": p.action,
                 "reason": p.reason,
+                "parts": [
+                    dict(zip(("title", "action", "reason"), q, strict=True)) for q in p.parts
+                ],
             }
             for p in previews
         ]
@@ -103,7 +106,7 @@ def plan(
         }
         print(jsons.dumps(document, indent=2))  # noqa: T201
         return
-    tables.write_plan(drawn.title, [(p.step.id, p.action, p.reason) for p in previews])
+    tables.write_plan(drawn.title, [(p.step.id, p.action, p.reason, p.parts) for p in previews])
 
 
 def migrate(

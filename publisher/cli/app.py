@@ -185,6 +185,23 @@ def sandbox(
 
 
 @app.command(cls=Command)
+def cache(
+    action: Annotated[str, typer.Argument(help="ls, rm or prune.", metavar="ACTION")],
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="What to remove, for rm.", metavar="[KEY]...")
+    ] = None,
+    limit: Annotated[str, typer.Option(help="Keep at most this, for prune.", metavar="SIZE")] = "",
+    state: State = None,
+    json: Json = False,
+    _debug: Debug = False,
+) -> None:
+    """List or remove what builds keep: checkpoints, downloads."""
+    from publisher.cli import caches
+
+    caches.run(action, keys or [], limit=limit, state=state_directory(state), json=json)
+
+
+@app.command(cls=Command)
 def schema(_debug: Debug = False) -> None:
     """Print the JSON Schema of a pipeline file, for editors."""
     from publisher.cli import actions

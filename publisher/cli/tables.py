@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
+from typing import TypeAlias
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -56,12 +57,25 @@ def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         screen.print(line, soft_wrap=True)
 
 
-def write_plan(title: str, steps: Sequence[tuple[str, str, str]]) -> None:
-    """The steps of a plan with what a run would do, and a line that counts."""
+Row: TypeAlias = tuple[str, str, str]
+
+
+def write_plan(title: str, steps: Sequence[tuple[str, str, str, Sequence[Row]]]) -> None:
+    """The steps of a plan with what a run would do, those of a build beneath it, and
+    a line that counts."""
     write(title, "bold")
     write()
-    write_table(("step", "action", "reason"), steps)
+    rows: list[Row] = []
+    for name, action, reason, parts in steps:
+        rows.append((name, action, reason))
+        rows += [(f"  {short(part)}", done, why) for part, done, why in parts]
+    write_table(("step", "action", "reason"), rows)
     write()
-    todo = sum(action == "run" for _, action, _ in steps)
-    reused = sum(action == "reuse" for _, action, _ in steps)
+    todo = sum(action == "run" for _, action, _, _ in steps)
+    reused = sum(action == "reuse" for _, action, _, _ in steps)
     write(f"{todo} to run, {reused} to reuse" if todo else "up to date")
+
+
+def short(text: str, most: int = 40) -> str:
+    """A title that leaves room for the columns behind it."""
+    return text if cell_len(text) <= most else text[: most - 1] + "…"

@@ -66,7 +66,18 @@ def test_help_imports_no_sdk_no_pydantic_and_no_rich() -> None:
     assert "publish FILE" in ended.stdout
 
 
-COMMANDS = ["run", "plan", "migrate", "export", "list", "show", "doctor", "sandbox", "schema"]
+COMMANDS = [
+    "run",
+    "plan",
+    "migrate",
+    "export",
+    "list",
+    "show",
+    "doctor",
+    "sandbox",
+    "cache",
+    "schema",
+]
 
 
 @pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
@@ -118,7 +129,7 @@ def test_a_file_alone_is_run(publish: Command, words: list[str]) -> None:
         (
             ["qqq"],
             "error: there is no command or file 'qqq'\n"
-            "  hint: known are: run, plan, migrate, export, list, show, doctor, sandbox, schema\n",
+            "  hint: known are: run, plan, migrate, export, list, show, doctor, sandbox, cache, schema\n",
         ),
         (["run"], "error: missing argument 'FILE'\n  hint: see publish run --help\n"),
         (
@@ -364,6 +375,7 @@ def test_plan_shows_steps_actions_and_reasons_and_touches_nothing(publish: Comma
         "step             action  reason",
         "cirrus.check     check   always done before what follows",
         "build            run     not done yet",
+        "  boot           run     not built yet",
         "cirrus.upload    run     not done yet",
         "cirrus.register  run     not done yet",
         "cirrus.copy      run     not done yet",
@@ -384,6 +396,8 @@ def test_plan_as_json(publish: Command) -> None:
         "web",
         "1.2.0",
     )
+    parts = document["steps"][2].pop("parts")
+    assert parts[0] == {"title": "boot", "action": "run", "reason": "not built yet"}
     assert document["steps"][2] | {"key": ""} == {
         "step": "build",
         "kind": "build",
