@@ -195,10 +195,16 @@ def erase(disk: Path, task: Task, *, offset: int = ROOT_OFFSET) -> int:
     """Make every free block of the ext file system at `offset` a hole (zeros where
     the host's file system has no holes); returns the bytes that were free."""
     task.phase("sealing: erasing free space")
-    listing = _tool(["dumpe2fs", f"{disk}?offset={offset}"], task).text
+    named = Path(f"{disk}?offset={offset}")
+    # dumpe2fs 1.47.2 wants a file of this whole name to exist before it takes the offset from it.
+    named.touch()
+    try:
+        listing = _tool(["dumpe2fs", str(named)], task).text
+    finally:
+        named.unlink()
     size = re.search(r"^Block size:\s+(\d+)", listing, re.MULTILINE)
     if size is None:
-        raise BuildError("the sealed file system can't be read")
+        raise BuildError(f"the sealed file system can't be read:\n{listing}")
     erased = 0
     with disk.open("r+b") as file:
         punching = True
