@@ -72,7 +72,7 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
     argv += ["-smp", str(cpus()), "-m", str(hardware.memory)]
     argv += ["-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"]
     argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
-    argv += ["-object", "rng-random,id=rng,filename=/dev/urandom"]
+    argv += ["-object", "rng-builtin,id=rng"]
     argv += ["-device", "virtio-rng-pci,rng=rng", "-device", "pvpanic"]
     argv += ["-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:0-:22"]
     argv += ["-device", "virtio-net-pci,netdev=net,romfile="]
