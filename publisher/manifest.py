@@ -27,8 +27,8 @@ class Timing(Noun):
 @dataclass(frozen=True, slots=True)
 class Manifest(Noun):
     """`created` is an ISO 8601 time in UTC, `digest` the disk's sha256, `size`
-    its virtual size and `data` its bytes outside holes; `failed` names optional
-    steps that did not succeed."""
+    its virtual size and `data` its bytes outside holes; `evidence` is what the
+    build's checks printed; `failed` names optional steps that did not succeed."""
 
     name: str
     version: str
@@ -43,6 +43,7 @@ class Manifest(Noun):
     audience: Mapping[str, str] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
+    evidence: tuple[Mapping[str, Any], ...] = ()
     timings: tuple[Timing, ...] = ()
     failed: tuple[str, ...] = ()
     schema: int = SCHEMA
@@ -52,6 +53,7 @@ class Manifest(Noun):
         values = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
         values["images"] = tuple(Image.from_json(image) for image in data["images"])
         values["timings"] = tuple(Timing.from_json(t) for t in data.get("timings", ()))
+        values["evidence"] = tuple(data.get("evidence", ()))
         values["failed"] = tuple(data.get("failed", ()))
         return cls(**values)
 

@@ -275,6 +275,7 @@ class _Run:
                 **provenance.tools(sorted({image.provider for image in images.values()})),
                 **(provenance.host_tools(disk["spec"]["arch"]) if source.kind == "build" else {}),
             },
+            evidence=tuple(disk.get("evidence", ())),
             timings=tuple(
                 Timing(step.id, round(outcomes[step.key].seconds, 3), step.id not in ran)
                 for step in self.plan.steps

@@ -108,13 +108,14 @@ def preview_build(step: Step, store: Store) -> tuple[tuple[str, str, str], ...]:
 
 def build(step: Step, context: Context, task: Task) -> Value:
     from publisher.build import build as build_disk
+    from publisher.build.builder import EVIDENCE
 
     recipe = _recipe(step)
     spec = dataclasses.replace(_spec(step, context), firmware=recipe.firmware)
     disk = build_disk(
         recipe, spec, directory=Path(step.local["directory"]), store=context.store, task=task
     )
-    return disk_value(disk, spec)
+    return {**disk_value(disk, spec), "evidence": task.memory.get(EVIDENCE, [])}
 
 
 def download(step: Step, context: Context, task: Task) -> Value:

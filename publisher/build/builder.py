@@ -25,6 +25,8 @@ from publisher.vm.console import Phase
 from publisher.vm.machine import Hardware
 from publisher.vm.shell import Shell
 
+EVIDENCE = "evidence"
+"""Where the task's memory holds what the checks of the last build showed."""
 MEMORY = 1024
 """MiB of the guest in which the steps run."""
 
@@ -32,6 +34,7 @@ MEMORY = 1024
 def build(recipe: Recipe, spec: Spec, *, directory: Path, store: Store, task: Task) -> Disk:
     """Build the disk that `recipe` describes; `directory` is the pipeline's.
 
+    What the `check` steps showed is left in the task's memory as EVIDENCE.
     Installations, downloads and checkpoints are kept between builds: the machine
     is resumed behind the last step that did not change. A foreign disk without
     steps is not booted: it stays as it is, but for its size. Raises BuildError,
@@ -72,6 +75,7 @@ def build(recipe: Recipe, spec: Spec, *, directory: Path, store: Store, task: Ta
                 path = levels(recipe, spec, releases, chosen, MEMORY, directory)
                 build = _Build(recipe, spec, directory, chosen, workspace, kept, path, task)
                 made = build.run(prepare)
+                task.memory.set(EVIDENCE, build.evidence)
             task.phase("hashing the disk")
             disk = store.add(made, check=task.check)
             kept.sync()
@@ -126,6 +130,7 @@ class _Build:
         self.task = task
         self.firmware = _firmware(recipe.firmware, self.platform)
         self.log = workspace.directory / "console.log"
+        self.evidence: list[Mapping[str, Any]] = []
 
     def run(self, prepare: Callable[[], sources.Work]) -> Path:
         """The sealed disk. `prepare` makes the source's disk, if it is needed."""
@@ -134,6 +139,7 @@ class _Build:
             index, checkpoint = found
             with self._room() as room:
                 if self._resume(room, index, checkpoint):
+                    self.evidence = list(checkpoint.facts["evidence"])
                     work = sources.Work.from_json({**checkpoint.facts, "disk": str(self.log)})
                     return self._finish(room, work, index)
         work = prepare()
@@ -147,7 +153,8 @@ class _Build:
                 raise
 
     def _facts(self, work: sources.Work) -> Mapping[str, Any]:
-        return {name: value for name, value in work.to_json().items() if name != "disk"}
+        known = {name: value for name, value in work.to_json().items() if name != "disk"}
+        return {**known, "evidence": list(self.evidence)}
 
     def _room(self) -> Room:
         private = self.workspace.directory / f"guest-{secrets.token_hex(4)}"
@@ -179,7 +186,9 @@ class _Build:
     def _finish(self, room: Room, work: sources.Work, first: int) -> Path:
         """The steps from `first` on, and the sealing."""
 
-        def after(number: int) -> None:
+        def after(number: int, shown: steps.Evidence | None) -> None:
+            if shown is not None:
+                self.evidence.append(shown.to_json())
             room.keep(self.spec.name, self.path[: number + 2], self._facts(work))
 
         steps.run_all(self.recipe, self.directory, room.shell, self.task, first=first, after=after)

@@ -11,6 +11,7 @@ from pathlib import Path
 from publisher.build import ansible, secrets, template
 from publisher.build_steps import BuildStep, Copy, Script
 from publisher.errors import BuildError, PublishError
+from publisher.model import Noun
 from publisher.recipe import Recipe, local_file
 from publisher.task import Task
 from publisher.vm import process
@@ -27,7 +28,7 @@ def key(number: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Noun):
     """A check that succeeded: the step's title, its script, and the last lines that
     it printed, at most 200."""
 
@@ -64,11 +65,11 @@ def run_all(
     task: Task,
     *,
     first: int = 0,
-    after: Callable[[int], None] = lambda _: None,
+    after: Callable[[int, Evidence | None], None] = lambda *_: None,
 ) -> None:
     """Run the steps in order, from the step `first`; `after` is called behind each
-    one that succeeded. The first that fails raises BuildError with its key, its
-    status and its last lines."""
+    one that succeeded, with what a check showed. The first that fails raises
+    BuildError with its key, its status and its last lines."""
     clock = task.clock
     for number, step in enumerate(recipe.steps):
         title = f"step {number + 1}/{len(recipe.steps)}: {step.title()}"
@@ -85,7 +86,7 @@ def run_all(
         if done is not None and done.status:
             raise failure(number, step, done)
         task.phase(f"{title} · {clock.monotonic() - started:.1f} s")
-        after(number)
+        after(number, done.evidence if done is not None else None)
 
 
 def run(

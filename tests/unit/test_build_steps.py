@@ -68,6 +68,23 @@ def test_the_three_kinds_run_in_order(tmp_path: Path) -> None:
     assert [e.line for e in told if isinstance(e, StepOutput)] == ["a line"] * 3
 
 
+def test_steps_before_the_checkpoint_are_not_run_and_each_other_one_is_told(
+    tmp_path: Path,
+) -> None:
+    guest = Guest(lines=("nginx/1.22",))
+    seen: list[tuple[int, object]] = []
+    steps.run_all(
+        recipe({"run": "one"}, {"run": "two"}, {"name": "Version", "check": "nginx -v"}),
+        tmp_path,
+        guest,  # type: ignore[arg-type]
+        Task("build", Memory(tmp_path / "memory")),
+        first=1,
+        after=lambda number, shown: seen.append((number, shown)),
+    )
+    assert guest.scripts == ["two", "nginx -v"]
+    assert seen == [(1, None), (2, steps.Evidence("Version", "nginx -v", ("nginx/1.22",)))]
+
+
 def test_a_failed_step_shows_its_status_and_last_lines(tmp_path: Path) -> None:
     lines = tuple(f"line {number}" for number in range(50))
     guest = Guest(status=100, lines=lines)
