@@ -139,7 +139,7 @@ class _Build:
             index, checkpoint = found
             with self._room() as room:
                 if self._resume(room, index, checkpoint):
-                    self.evidence = list(checkpoint.facts["evidence"])
+                    self.evidence = list(checkpoint.facts.get("evidence", ()))
                     work = sources.Work.from_json({**checkpoint.facts, "disk": str(self.log)})
                     return self._finish(room, work, index)
         work = prepare()
