@@ -14,7 +14,8 @@ demo: .venv/.run ## build a Debian image and publish it to three local clouds
 	@$(bin)/publish run pipelines/demo.toml --sandbox --state .publish
 
 test: .venv/.dev lint types ## everything, the real guests included (minutes)
-	$(bin)/pytest
+	$(bin)/pytest -n auto tests/unit tests/conformance tests/live
+	$(bin)/pytest --durations=10 tests/end_to_end
 
 check: .venv/.dev lint types ## what needs no guest: under a minute
 	$(bin)/pytest -q -n auto tests/unit

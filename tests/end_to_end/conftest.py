@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,11 @@ def sealed(manifest: dict[str, Any], state: Path) -> Disk:
     disk = Store(state).get(manifest["digest"])
     assert disk is not None
     return disk
+
+
+def share_installations(state: Path, other: Path) -> None:
+    """Let a second state directory use the installations of the first: they take minutes."""
+    into = other / "store" / "bootstrap"
+    into.mkdir(parents=True)
+    for file in (state / "store" / "bootstrap").iterdir():
+        os.link(file, into / file.name)

@@ -15,17 +15,20 @@ from pathlib import Path
 import pytest
 
 from publisher.build import build
+from publisher.build.checkpoints import Checkpoints
 from publisher.build.identity import derive
 from publisher.build.layout import ROOT_OFFSET
 from publisher.disks.store import Store
 from publisher.errors import BuildError, Cancelled
-from publisher.events import Event, StepOutput, StepPhase
+from publisher.events import Event, Note, StepOutput, StepPhase
 from publisher.memory import Memory
 from publisher.model import GIB, Disk, Spec
 from publisher.recipe import Recipe
 from publisher.task import Cancellation, Task
 from publisher.vm import keys
 from publisher.vm.boot import BootReport, boot_check
+from tests.end_to_end.command import Ended
+from tests.end_to_end.conftest import share_installations
 
 pytestmark = pytest.mark.qemu
 
@@ -93,8 +96,9 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(demo: Ended, state: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     directory = tmp_path_factory.mktemp("build")
+    share_installations(state, directory / "state")
     (directory / "script.sh").write_text("echo from a file > /etc/from-file\n")
     (directory / "files" / "sub").mkdir(parents=True)
     (directory / "files" / "sub" / "text").write_text("copied\n")
@@ -214,14 +218,59 @@ def test_every_boot_has_an_identity_of_its_own(bios: BootReport, uefi: BootRepor
 def test_a_step_that_fails_shows_its_output_and_leaves_nothing(disk: Disk, world: World) -> None:
     world.events.clear()
     with pytest.raises(BuildError) as caught:
-        world.build([{"run": "true"}, {"run": "echo the reason; exit 7"}], version="1.1")
-    assert caught.value.key == "build.steps[1]"
+        world.build([*STEPS[:2], {"run": "echo the reason; exit 7"}])
+    assert caught.value.key == "build.steps[2]"
     assert "ended with status 7" in caught.value.message
     assert "the reason" in caught.value.message
     lines = [event.line for event in world.events if isinstance(event, StepOutput)]
     assert any("installed before, and the archive is the same" in line for line in lines)
     assert world.guests() == []
     assert world.scratch() == []
+
+
+def test_a_corrected_step_is_done_without_booting_again(disk: Disk, world: World) -> None:
+    """After the failure above, and with one step more than the first build had."""
+    world.events.clear()
+    task = world.task()
+    look = "cat /etc/built; test ! -e /root/secret; date -u +%s; tree --version"
+    before = time.time()
+    built = world.build([*STEPS[:2], {"run": "echo right > /etc/right"}, {"check": look}], task)
+    phases = [event.phase for event in world.events if isinstance(event, StepPhase)]
+    assert "resuming the machine after step 2" in phases
+    assert not {"booting: bootloader", "booting: kernel", "booting: init"} & set(phases)
+    assert inside(built, "cat /etc/right") == "right\n"
+    assert "File not found" in inside(built, "stat /opt/files"), "a step that is no more"
+    (shown,) = task.memory.get("evidence")
+    ready, moment, *_ = shown["lines"]
+    assert ready == "ready"
+    assert abs(int(moment) - before) < 600, "the resumed machine lives in the past"
+    secrets = [SECRET.encode(), *(text.splitlines()[2].encode() for text in world.private)]
+    assert holds(built.path, secrets) == []
+    assert world.guests() == []
+    assert world.scratch() == []
+
+
+def test_the_same_build_again_boots_nothing_and_runs_no_step(disk: Disk, world: World) -> None:
+    world.events.clear()
+    world.build(STEPS)
+    phases = [event.phase for event in world.events if isinstance(event, StepPhase)]
+    assert "resuming the machine after step 4" in phases
+    assert not any(isinstance(e, StepOutput) and "Unpacking" in e.line for e in world.events)
+
+
+def test_a_checkpoint_whose_memory_is_damaged_is_done_anew_from_the_start(
+    disk: Disk, world: World
+) -> None:
+    with Checkpoints(world.state / "store") as kept:
+        for checkpoint in kept.all():
+            if len(checkpoint.levels) > 1:
+                kept.memory(checkpoint).write_bytes(b"not a machine")
+    world.events.clear()
+    with pytest.raises(BuildError, match="status 3"):
+        world.build([STEPS[0], {"run": "exit 3"}])
+    notes = [event.text for event in world.events if isinstance(event, Note)]
+    assert any("the checkpoint can't be resumed" in text for text in notes)
+    assert world.guests() == []
 
 
 def test_cancelling_in_mid_build_ends_the_guest_within_seconds(disk: Disk, world: World) -> None:
