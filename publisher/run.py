@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -93,7 +94,7 @@ class _Run:
         self._clock = clock
         self._retry = retry
         self._lock = threading.Lock()
-        self._providers: dict[str, seam.Provider] = {}
+        self._providers: dict[tuple[str, str], seam.Provider] = {}
         self._by_id = {step.id: step for step in plan.steps}
 
     # -- what the runbook sees
@@ -103,12 +104,14 @@ class _Run:
             return self.journal.outcomes[self._by_id[step_id].key].value
 
     def provider(self, step: Step) -> seam.Provider:
-        name = step.inputs["provider"]
+        name, options = step.inputs["provider"], step.inputs["options"]
+        # a migration may read from one place of a cloud and write to another
+        account = (name, json.dumps(options, sort_keys=True))
         with self._lock:
-            if name not in self._providers:
+            if account not in self._providers:
                 kind = seam.load(name)
-                self._providers[name] = kind(kind.options(**step.inputs["options"]))
-            return self._providers[name]
+                self._providers[account] = kind(kind.options(**options))
+            return self._providers[account]
 
     # -- the walk
 

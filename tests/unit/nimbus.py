@@ -150,6 +150,7 @@ class Nimbus:
 
     def download(self, image_ref: str, into: Path, task: Task) -> Disk:
         self.cloud.call("download")
+        assert image_ref.startswith(self.own.regions[0]), "read with the target's options"
         into.parent.mkdir(parents=True, exist_ok=True)
         into.write_bytes(self.cloud.bytes[image_ref])
         return raw.inspect(into)

@@ -342,6 +342,13 @@ def test_a_migration_takes_its_plan_from_the_references(
     assert CLOUDS["nimbus"].bytes["south/img1"] == CONTENT
 
 
+def test_a_migration_within_one_cloud_reads_and_writes_in_different_places(
+    go: Callable[..., Any],
+) -> None:
+    manifest = go(plan_migration("cirrus:north/origin", ["cirrus:south"], version="2.0.0"))
+    assert [image.region for image in manifest.images] == ["south"]
+
+
 @pytest.mark.parametrize(
     ("source", "targets", "message"),
     [
