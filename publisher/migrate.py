@@ -25,12 +25,14 @@ def plan_migration(
     name: str | None = None,
     version: str | None = None,
     options: Mapping[str, Mapping[str, object]] | None = None,
+    realm: str = "",
 ) -> Plan:
     """The plan that brings `source` to `targets`.
 
     `source` is "PROVIDER:REFERENCE" or "file:PATH"; a target "PROVIDER:PLACE" or
     "PROVIDER" where `options` (by provider) say all that is needed. Name and
-    version come from the reference where they are not given. Raises UsageError.
+    version come from the reference where they are not given; `realm` is as in
+    Target. Raises UsageError.
     """
     provider, reference = _split(source, "source")
     given = options or {}
@@ -59,8 +61,9 @@ def plan_migration(
             "options": complete_options(kind, values, source).model_dump(
                 mode="json", by_alias=True
             ),
+            **({"realm": realm} if realm else {}),
         }
-    drawn = [_target(text, given) for text in targets]
+    drawn = [_target(text, given, realm) for text in targets]
     if len({target.provider for target in drawn}) != len(drawn):
         raise UsageError(
             "a provider is named twice among the targets",
@@ -89,14 +92,14 @@ def _split(text: str, what: str) -> tuple[str, str]:
     )
 
 
-def _target(text: str, options: Mapping[str, Mapping[str, object]]) -> Target:
+def _target(text: str, options: Mapping[str, Mapping[str, object]], realm: str) -> Target:
     provider, _, place = text.partition(":")
     kind = seam.load(provider)
     values = {**options.get(provider, {}), **(kind.options.from_target(place) if place else {})}
     chosen = complete_options(kind, values, text)
     if not chosen.locations():
         raise UsageError(f"{text} names no region", hint=f"write {provider}:PLACE:REGION")
-    return Target(provider, chosen, Audience(), chosen.locations())
+    return Target(provider, chosen, Audience(), chosen.locations(), realm)
 
 
 def complete_options(

@@ -55,13 +55,15 @@ class Plan(Noun):
 class Target:
     """One cloud of a plan: where to, with which options, opened to whom.
 
-    `required` are the regions without which nothing is released.
+    `required` are the regions without which nothing is released. `realm` sets
+    the local stand-in's outcomes apart from the real cloud's.
     """
 
     provider: str
     options: Options
     audience: Audience
     required: tuple[str, ...]
+    realm: str = ""
 
     @property
     def optional(self) -> tuple[str, ...]:
@@ -98,8 +100,9 @@ class _Drawing:
         return identity
 
 
-def plan(pipeline: Pipeline, only: Sequence[str] = ()) -> Plan:
-    """The plan of a pipeline file; `only` narrows it to some of its targets.
+def plan(pipeline: Pipeline, only: Sequence[str] = (), realm: str = "") -> Plan:
+    """The plan of a pipeline file; `only` narrows it to some of its targets, `realm`
+    is as in Target.
 
     Reads the local files that the recipe names (their digests are inputs), and
     nothing else. Raises PipelineError when one is missing.
@@ -113,6 +116,7 @@ def plan(pipeline: Pipeline, only: Sequence[str] = ()) -> Plan:
             pipeline.targets[name],
             pipeline.audience(name),
             required_regions(name, pipeline.targets[name], pipeline.release),
+            realm,
         )
         for name in chosen
     ]
@@ -176,6 +180,7 @@ def _target_inputs(target: Target, spec: Spec) -> dict[str, Any]:
         "provider": target.provider,
         "options": target.options.model_dump(mode="json", by_alias=True),
         "spec": spec.to_json(),
+        **({"realm": target.realm} if target.realm else {}),
     }
 
 

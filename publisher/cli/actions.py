@@ -54,8 +54,13 @@ def run(
     pipeline = _load(file, settings, sandbox)
     names = chosen(only, list(pipeline.targets), "target") or list(pipeline.targets)
     validate(pipeline, names)
-    drawn = publisher.plan.plan(pipeline, names)
+    drawn = publisher.plan.plan(pipeline, names, realm(sandbox))
     _execute(drawn, names, state, sandbox=sandbox, json=json, plain=plain)
+
+
+def realm(sandbox: bool) -> str:
+    """What sets the outcomes of stand-ins apart, so that the real clouds never meet them."""
+    return "sandbox" if sandbox else ""
 
 
 def _execute(
@@ -81,7 +86,7 @@ def plan(
     pipeline = _load(file, settings, sandbox)
     names = chosen(only, list(pipeline.targets), "target") or list(pipeline.targets)
     validate(pipeline, names)
-    drawn = publisher.plan.plan(pipeline, names)
+    drawn = publisher.plan.plan(pipeline, names, realm(sandbox))
     previews = publisher.run.preview(drawn, state=state)
     if json:
         steps = [
@@ -134,7 +139,12 @@ def migrate(
             for cloud in {*clouds, *given}
         }
     drawn = publisher.migrate.plan_migration(
-        source, targets, name=name or None, version=version or None, options=given
+        source,
+        targets,
+        name=name or None,
+        version=version or None,
+        options=given,
+        realm=realm(sandbox),
     )
     _execute(drawn, clouds, state, sandbox=sandbox, json=json, plain=plain)
 

@@ -447,6 +447,7 @@ def test_migrate_hands_options_and_names_over(
     assert asked == {
         "source": "nimbus:north/img-1",
         "targets": ["cirrus:demo"],
+        "realm": "",
         "name": "db",
         "version": "2.0.0",
         "options": {

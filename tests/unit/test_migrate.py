@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,3 +71,20 @@ def test_a_gallery_image_is_read_beside_itself_unless_told_where() -> None:
 def test_a_place_that_is_incomplete_is_refused(source: str, target: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan_migration(source, [target])
+
+
+def test_stand_ins_and_real_clouds_have_steps_of_their_own_but_share_the_disk(
+    tmp_path: Path,
+) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(1024))
+    real, stand_in = (
+        {
+            step.id: step.key
+            for step in plan_migration(f"file:{disk}", ["aws:us-east-1"], realm=realm).steps
+        }
+        for realm in ("", "sandbox")
+    )
+    assert real["download"] == stand_in["download"]
+    for verb in ("check", "upload", "register", "copy", "verify", "release"):
+        assert real[f"aws.{verb}"] != stand_in[f"aws.{verb}"]
