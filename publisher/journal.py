@@ -45,22 +45,28 @@ def read_outcomes(directory: Path) -> dict[str, Outcome]:
     return _replay(directory)[0]
 
 
-def _replay(directory: Path) -> tuple[dict[str, Outcome], str]:
+def _replay(directory: Path) -> tuple[dict[str, Outcome], str, set[str]]:
+    """The outcomes, the run that has not finished, and the keys of what that one did."""
     outcomes: dict[str, Outcome] = {}
     run = ""
+    fresh: set[str] = set()
     for line in read_lines(directory / "journal"):
         fact = json.loads(line)
         match fact.pop("fact", ""):
             case "run":
                 run = fact["run"]
+                fresh.clear()
             case "finished":
                 run = ""
+                fresh.clear()
             case "done":
                 outcome = Outcome.from_json(fact)
                 outcomes[outcome.key] = outcome
+                fresh.add(outcome.key)
             case "undone":
                 outcomes.pop(fact["key"], None)
-    return outcomes, run
+                fresh.discard(fact["key"])
+    return outcomes, run, fresh
 
 
 class Journal:
@@ -74,10 +80,7 @@ class Journal:
                 self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
             )
         except OSError as error:
-            raise HostError(
-                f"cannot write the state directory {self.directory}: {error.strerror}",
-                hint="choose another with --state, or free some space",
-            ) from error
+            raise self._not_writable(error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -87,14 +90,25 @@ class Journal:
                 f"another publish of {name} {version} is running (process {holder or '?'})",
                 hint="wait until it has ended, or stop it: the next run continues its work",
             ) from error
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-        self._handle = open_appending(self.directory / "journal")
-        self.outcomes, self.run = _replay(self.directory)
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+            self._handle = open_appending(self.directory / "journal")
+        except OSError as error:
+            os.close(self._lock)
+            raise self._not_writable(error) from error
+        self.outcomes, self.run, self.fresh = _replay(self.directory)
+        """`fresh`: the keys of what this run did, also before it was interrupted."""
         self.resumed = bool(self.run)
         """True when an earlier run of this release did not finish."""
         if not self.run:
             self.run = uuid.uuid4().hex[:12]
+
+    def _not_writable(self, error: OSError) -> HostError:
+        return HostError(
+            f"cannot write the state directory {self.directory}: {error.strerror}",
+            hint="choose another with --state, or free some space",
+        )
 
     def _append(self, fact: str, **values: Any) -> None:
         append_line(self._handle, json.dumps({"fact": fact, **values}, sort_keys=True))
@@ -109,9 +123,11 @@ class Journal:
         """The outcome is on disk when this returns."""
         self._append("done", **outcome.to_json())
         self.outcomes[outcome.key] = outcome
+        self.fresh.add(outcome.key)
 
     def undone(self, key: str) -> None:
         """Forget an outcome that holds no longer."""
+        self.fresh.discard(key)
         if self.outcomes.pop(key, None) is not None:
             self._append("undone", key=key)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from publisher.errors import HostError
 from publisher.journal import release_directory
 from publisher.model import Image, Noun
 
@@ -63,16 +64,23 @@ def manifest_path(state: Path, name: str, version: str) -> Path:
 
 
 def write(manifest: Manifest, path: Path) -> None:
-    """Replace the file in one step."""
+    """Replace the file in one step. Raises HostError where it can't be written."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
+    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n"
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise HostError(
+            f"everything is published, but {path} could not be written: {error.strerror}",
+            hint="free some space, then run the same command again: it only writes the manifest",
+        ) from error
 
 
 def read(path: Path) -> Manifest | None:
     """The manifest in a file, or None where there is none that can be read."""
     try:
-        return Manifest.from_json(json.loads(path.read_text()))
+        return Manifest.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

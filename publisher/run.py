@@ -132,7 +132,7 @@ class _Run:
         else:
             errors = {}
         written = self._manifest({step.id for step in todo}, errors, fresh=bool(todo))
-        if todo:
+        if todo or self.journal.resumed:
             self.journal.finish()
         self._sink(
             events.RunFinished(
@@ -209,10 +209,8 @@ class _Run:
         required = [name for name in errors if self._by_id[name].required]
         if not required:
             return
-        if self.plan.all_or_nothing and any(
-            self._by_id[name].kind == "release" for name in required
-        ):
-            self._close_again(todo)
+        if self.plan.all_or_nothing:
+            self._close_again(errors)
         raise errors[required[0]]
 
     def _half_open(self, todo: Sequence[Step]) -> str:
@@ -222,15 +220,18 @@ class _Run:
             return f"cancelled with {', '.join(opened)} open and {', '.join(missing)} not"
         return ""
 
-    def _close_again(self, todo: Sequence[Step]) -> None:
-        for step in todo:
-            if step.kind != "release" or step.inputs["audience"]["kind"] == "private":
+    def _close_again(self, errors: Mapping[str, BaseException]) -> None:
+        """Close what this run opened, wholly or in part, before or after an interruption."""
+        for step in self.plan.steps:
+            touched = step.id in errors or step.key in self.journal.fresh
+            private = step.kind != "release" or step.inputs["audience"]["kind"] == "private"
+            if private or not touched:
                 continue
             task = self._task(step)
             try:
                 steps.withdraw(step, self, task)
                 self.journal.undone(step.key)
-            except PublishError as error:
+            except Exception as error:  # the other clouds still have to be closed
                 self._sink(
                     events.Note(
                         "error",
@@ -245,9 +246,6 @@ class _Run:
         self, ran: set[str], errors: Mapping[str, BaseException], *, fresh: bool
     ) -> Manifest:
         path = manifest.manifest_path(self.state, self.plan.name, self.plan.version)
-        earlier = manifest.read(path)
-        if not fresh and earlier is not None:
-            return earlier
         outcomes = self.journal.outcomes
         source = next(s for s in self.plan.steps if s.kind in ("build", "download"))
         disk = outcomes[source.key].value
@@ -261,6 +259,12 @@ class _Run:
                     images[image.reference] = dataclasses.replace(
                         image, audience=Audience.from_json(opened)
                     )
+        earlier = None if fresh else manifest.read(path)
+        if earlier is not None and not earlier.failed:
+            # it may be of another plan of this release, or older than a crash
+            known = (earlier.digest, earlier.images, earlier.audience)
+            if known == (disk["sha256"], tuple(images.values()), audience):
+                return earlier
         written = Manifest(
             name=self.plan.name,
             version=self.plan.version,

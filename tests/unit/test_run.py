@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gzip
 import hashlib
 import importlib.metadata
@@ -22,6 +23,7 @@ from publisher import events, provenance, provider, run
 from publisher.errors import (
     Cancelled,
     ConflictError,
+    HostError,
     ProviderError,
     PublishError,
     StateError,
@@ -390,3 +392,138 @@ def test_a_packed_disk_file_is_unpacked_and_published(
     assert manifest.digest == hashlib.sha256(CONTENT).hexdigest()
     assert CLOUDS["nimbus"].bytes["north/img0"] == CONTENT
     assert not list((tmp_path / "store" / "scratch").iterdir())
+
+
+def test_a_required_cloud_is_closed_again_although_an_optional_one_has_no_image(
+    go: Callable[..., Any],
+) -> None:
+    plan = make_plan(optional=("stratus",))
+    fail("stratus", "upload")
+
+    def lose(verb: str) -> None:
+        if verb == "release":
+            raise ProviderError("nimbus may not answer", provider="nimbus")
+
+    CLOUDS["nimbus"].after = lose
+    with pytest.raises(ProviderError, match="may not answer"):
+        go(plan)
+    assert opened("nimbus") == set()
+
+
+def test_one_cloud_that_cannot_be_closed_does_not_keep_another_open(go: Callable[..., Any]) -> None:
+    def refuse(verb: str) -> None:
+        if verb == "withdraw":
+            raise ConnectionResetError("gone")
+
+    def lose(verb: str) -> None:
+        if verb == "release":
+            raise ProviderError("no answer", provider="both")
+
+    CLOUDS["nimbus"].before = refuse
+    CLOUDS["nimbus"].after = CLOUDS["stratus"].after = lose
+    seen: list[events.Event] = []
+    with pytest.raises(ProviderError, match="no answer"):
+        go(sink=seen.append)
+    assert opened("stratus") == set()
+    assert any(
+        isinstance(e, events.Note) and "nimbus could not be closed again: gone" in e.text
+        for e in seen
+    )
+
+
+def test_what_an_interrupted_run_opened_is_closed_when_the_rest_cannot_open(
+    go: Callable[..., Any],
+) -> None:
+    cancellation = Cancellation()
+    both = threading.Event()
+
+    def cancel(verb: str) -> None:
+        if verb == "release" and len(opened("nimbus")) == 2:
+            both.set()
+
+    def late(verb: str) -> None:
+        if verb == "release":
+            assert both.wait(10)
+            cancellation.cancel()
+            raise Cancelled
+
+    CLOUDS["nimbus"].after, CLOUDS["stratus"].before = cancel, late
+    with pytest.raises(Cancelled):
+        go(cancellation=cancellation)
+    assert (opened("nimbus"), opened("stratus")) == ({"north", "south"}, set())
+    CLOUDS["stratus"].before = lambda verb: None
+    fail("stratus", "release")
+    with pytest.raises(ProviderError):
+        go()
+    assert opened("nimbus") == set()
+
+
+def test_what_an_earlier_release_opened_stays_open_when_a_new_cloud_fails(
+    go: Callable[..., Any],
+) -> None:
+    both = make_plan()
+    one = dataclasses.replace(
+        both, steps=tuple(s for s in both.steps if s.lane != "stratus" and s.id != "barrier")
+    )
+    one = dataclasses.replace(one, steps=tuple(dataclasses.replace(s, after=()) for s in one.steps))
+    go(one)
+    fail("stratus", "release")
+    with pytest.raises(ProviderError):
+        go(both)
+    assert opened("nimbus") == {"north", "south"}
+
+
+def test_the_manifest_is_of_the_plan_that_was_run(go: Callable[..., Any], tmp_path: Path) -> None:
+    first = go()
+    north = go(make_plan(regions=("north",)))
+    assert len(north.images) == 2
+    assert [i.reference for i in go().images] == [i.reference for i in first.images]
+    assert manifests(tmp_path)[0].images == first.images
+
+
+def test_a_run_that_died_before_its_manifest_is_finished_by_the_next(
+    go: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(make_plan(audience=Audience()))
+    with monkeypatch.context() as patched:
+        patched.setattr("publisher.manifest.os.replace", no_space)
+        with pytest.raises(HostError, match="everything is published, but") as caught:
+            go()
+    assert caught.value.exit_code == 4
+    assert go().audience == {"nimbus": "public", "stratus": "public"}
+    assert manifests(tmp_path)[0].audience == {"nimbus": "public", "stratus": "public"}
+    with Journal(tmp_path, "demo", "1.0.0") as journal:
+        assert not journal.resumed
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_journal_on_a_full_disk_says_so_and_lets_go_of_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("publisher.journal.os.pwrite", no_space)
+        with pytest.raises(HostError, match="cannot write the state directory"):
+            Journal(tmp_path, "demo", "1")
+    with Journal(tmp_path, "demo", "1") as journal:
+        assert not journal.resumed
+
+
+def test_a_manifest_is_utf_8_in_every_locale(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from publisher import manifest\n"
+        "made = manifest.Manifest('demo', '1', 'run', 'now', 'x86_64', 'uefi', '', 0, 0, (),\n"
+        "    evidence=({'lines': ['\\u2713']},))\n"
+        "manifest.write(made, Path(sys.argv[1]))\n"
+        "assert manifest.read(Path(sys.argv[1])).evidence[0]['lines'] == ['\\u2713']\n"
+    )
+    path = tmp_path / "manifest.json"
+    latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(
+        [sys.executable, "-c", script, str(path)], env={**os.environ, **latin}, check=True
+    )
+    assert "\u2713" in path.read_text(encoding="utf-8")
