@@ -19,11 +19,15 @@ def append_line(handle: int, payload: str) -> None:
     Raises HostError when the state directory is full."""
     body = payload.encode()
     line = b"%08x %s\n" % (zlib.crc32(body), body)
+    written = 0
     try:
         written = os.write(handle, line)
         if written != len(line):
             raise OSError("the line was written in part")
     except OSError as error:
+        if written:
+            # or nothing that is appended later would be believed
+            os.ftruncate(handle, os.fstat(handle).st_size - written)
         raise HostError(
             f"cannot write the state directory: {error.strerror or error}",
             hint="free some space, then run the same command again: it continues",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from publisher import events
 from publisher.conformance import HastyClock
-from publisher.errors import Cancelled, ProviderError
+from publisher.errors import Cancelled, HostError, ProviderError
 from publisher.memory import Memory, read_lines
 from publisher.task import Cancellation, Retry, Task
 
@@ -49,6 +50,21 @@ def test_a_torn_line_is_dropped_and_written_over(tmp_path: Path) -> None:
     assert again.ledger("blocks").entries() == ["0 abc"]
     again.ledger("blocks").add("2 ghi")
     assert again.ledger("blocks").entries() == ["0 abc", "2 ghi"]
+
+
+def test_a_line_that_a_full_disk_cut_short_does_not_hide_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Memory(tmp_path).ledger("blocks")
+    ledger.add("0 abc")
+    write = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr("publisher.memory.os.write", lambda fd, data: write(fd, data[:7]))
+        with pytest.raises(HostError, match="written in part"):
+            ledger.add("1 def")
+    ledger.add("2 ghi")
+    ledger.close()
+    assert Memory(tmp_path).ledger("blocks").entries() == ["0 abc", "2 ghi"]
 
 
 def test_a_damaged_line_ends_what_is_believed(tmp_path: Path) -> None:
