@@ -107,6 +107,7 @@ def inspect(
         position = 0
         for extent in ext.align(ext.of_file(file.fileno(), size), unit, size):
             for piece in zeros(extent.offset - position, chunk):
+                check()
                 digest.update(piece)
             for at in range(extent.offset, extent.end, chunk):
                 check()

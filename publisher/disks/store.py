@@ -31,13 +31,11 @@ class Store:
         self.directory.mkdir(parents=True, exist_ok=True)
         target = self.directory / f"{disk.sha256}.raw"
         stored = Disk(target, disk.size, disk.sha256, disk.extents)
-        if target.exists():
-            path.unlink()
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            os.chmod(path, 0o444)
-            os.replace(path, target)
+        # one that is there already is replaced: it may have been cut short since
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(path, 0o444)
+        os.replace(path, target)
         description = target.with_suffix(".json")
         partial = description.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(json.dumps(stored.to_json()))

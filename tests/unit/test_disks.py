@@ -128,6 +128,13 @@ def test_the_store_keeps_a_disk_under_its_digest(disk: Disk, tmp_path: Path) -> 
     with stored.path.open("r+b") as file:
         file.truncate(SIZE - 1)
     assert store.get(disk.sha256) is None, "a disk that was cut short is no disk"
+    shutil.copy(disk.path, scratch)
+    store.add(scratch)
+    assert store.get(disk.sha256) == stored, "one that is made anew takes its place"
+    stored.path.with_suffix(".json").unlink()
+    assert store.get(disk.sha256) is None, "a crash came between the two files"
+    shutil.copy(disk.path, scratch)
+    assert store.add(scratch) == store.get(disk.sha256) == stored
 
 
 needs_qemu_img = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is missing")
