@@ -37,7 +37,9 @@ def plan_migration(
     provider, reference = _split(source, "source")
     given = options or {}
     known_name, known_version = name_in(reference)
-    spec = Spec(name or known_name, version or known_version, description=f"Migrated from {source}")
+    # everybody may read an image's description, so it does not tell where a file was
+    origin = f"file:{Path(reference).name}" if provider == "file" else source
+    spec = Spec(name or known_name, version or known_version, description=f"Migrated from {origin}")
     local: dict[str, str] = {}
     if provider == "file":
         path = Path(reference).expanduser().absolute()

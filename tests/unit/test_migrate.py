@@ -88,3 +88,10 @@ def test_stand_ins_and_real_clouds_have_steps_of_their_own_but_share_the_disk(
     assert real["download"] == stand_in["download"]
     for verb in ("check", "upload", "register", "copy", "verify", "release"):
         assert real[f"aws.{verb}"] != stand_in[f"aws.{verb}"]
+
+
+def test_the_image_of_a_file_does_not_tell_where_the_file_was(tmp_path: Path) -> None:
+    (tmp_path / "disk.raw").touch()
+    plan = plan_migration(f"file:{tmp_path}/disk.raw", ["files:/tmp/out"])
+    upload = next(step for step in plan.steps if step.kind == "upload")
+    assert upload.inputs["spec"]["description"] == "Migrated from file:disk.raw"
