@@ -125,6 +125,7 @@ class Task:
         self._retry = retry or Retry()
         self._last_progress = 0.0
         self._progress_lock = threading.Lock()
+        self._within = threading.local()
 
     # -- telling
 
@@ -157,11 +158,16 @@ class Task:
 
     def check(self) -> None:
         """Raise Cancelled if the run was cancelled. Call it between requests."""
-        self.cancellation.check()
+        self._stop().check()
 
     def sleep(self, seconds: float) -> None:
         """Sleep; raise Cancelled as soon as the run is cancelled."""
-        self.clock.sleep(seconds, self.cancellation)
+        self.clock.sleep(seconds, self._stop())
+
+    def _stop(self) -> Cancellation:
+        """What stops this thread: within `map`, also an error of a sibling."""
+        within: Cancellation | None = getattr(self._within, "stop", None)
+        return within or self.cancellation
 
     def poll(
         self,
@@ -225,9 +231,10 @@ class Task:
         At most 2 · workers items are drawn ahead, so `items` may be a generator
         that reads a disk. The first error stops the rest and is raised.
         """
-        stop = Cancellation(self.cancellation)
+        stop = Cancellation(self._stop())
 
         def guarded(item: S) -> T:
+            self._within.stop = stop
             stop.check()
             return work(item)
 

@@ -169,6 +169,38 @@ def test_the_first_error_in_map_stops_the_rest(task: Task) -> None:
     assert len(started) < 20
 
 
+def test_an_error_in_map_wakes_a_sibling_that_waits_to_try_again(tmp_path: Path) -> None:
+    task = Task("x", Memory(tmp_path))
+    waiting = threading.Event()
+
+    def busy() -> None:
+        waiting.set()
+        raise ProviderError("busy", transient=True, retry_after=60)
+
+    def work(number: int) -> None:
+        if number == 0:
+            task.retry(busy)
+        assert waiting.wait(10)
+        raise ProviderError("refused")
+
+    started = time.monotonic()
+    with pytest.raises(ProviderError, match="refused"):
+        list(task.map(work, range(2), workers=2))
+    assert time.monotonic() - started < 10
+    task.check()
+
+
+def test_an_error_of_what_map_draws_from_is_raised_and_nothing_hangs(tmp_path: Path) -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise HostError("cannot read the disk")
+
+    before = threading.active_count()
+    with pytest.raises(HostError, match="cannot read"):
+        list(Task("x", Memory(tmp_path)).map(lambda n: n, items(), workers=2))
+    assert threading.active_count() == before
+
+
 def test_a_cancellation_wakes_sleepers_and_stops_map(tmp_path: Path) -> None:
     cancellation = Cancellation()
     task = Task("x", Memory(tmp_path), cancellation=cancellation)
