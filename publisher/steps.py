@@ -124,7 +124,8 @@ def download(step: Step, context: Context, task: Task) -> Value:
     from publisher.fetch import unpack
 
     name, _, reference = step.inputs["reference"].partition(":")
-    into = context.store.scratch(f"{step.key[:32]}.raw")
+    # of this run alone: another release may bring in the same image at the same time
+    into = context.store.scratch(f"{step.key[:32]}-{context.run}.raw")
     if name == "file":
         spec = Spec("", "")
         packed = Path(step.local["path"])

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -527,3 +528,26 @@ def test_a_manifest_is_utf_8_in_every_locale(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(path)], env={**os.environ, **latin}, check=True
     )
     assert "\u2713" in path.read_text(encoding="utf-8")
+
+
+def test_two_releases_may_bring_in_the_same_image_at_once(go: Callable[..., Any]) -> None:
+    def renamed(name: str) -> Plan:
+        steps = make_plan().steps
+        named = [
+            dataclasses.replace(s, inputs={**s.inputs, "spec": {**s.inputs["spec"], "name": name}})
+            if "spec" in s.inputs
+            else s
+            for s in steps
+        ]
+        return dataclasses.replace(make_plan(), name=name, steps=tuple(named))
+
+    both = threading.Barrier(2)
+
+    def together(event: events.Event) -> None:
+        if isinstance(event, events.StepPhase) and event.phase == "storing the disk":
+            both.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda name: go(renamed(name), sink=together), ("one", "other")))
+    assert [manifest.name for manifest in made] == ["one", "other"]
+    assert made[0].digest == made[1].digest
