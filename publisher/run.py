@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,15 @@ from publisher.errors import Cancelled, HostError, PublishError
 from publisher.executors.local import execute
 from publisher.journal import Journal, Outcome, read_outcomes, release_directory
 from publisher.manifest import Manifest, Timing
-from publisher.model import Audience, Image, Query
+from publisher.model import MIB, Audience, Image, Query
 from publisher.plan import Plan, Step
 from publisher.resolve import Preview, Truth, recorded_images, resolve
 from publisher.task import Cancellation, Clock, Retry, Task
 
 __all__ = ["Preview", "preview", "run"]
+
+FULL = MIB
+"""A state directory with fewer free bytes than this is called full when a step fails."""
 
 
 def preview(plan: Plan, *, state: Path) -> Sequence[Preview]:
@@ -191,7 +195,7 @@ class _Run:
             task.check()
             value = steps.RUNBOOK[step.kind](step, self, task)
         except BaseException as error:
-            known = _as_publish_error(error)
+            known = _as_publish_error(error, self.state)
             seconds = self._clock.monotonic() - started
             self._sink(events.StepFailed(step.id, step.lane, seconds, str(known), _hint(known)))
             raise known from error
@@ -303,13 +307,25 @@ def _hint(error: BaseException) -> str:
     return error.hint if isinstance(error, PublishError) else ""
 
 
-def _as_publish_error(error: BaseException) -> BaseException:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+def _as_publish_error(error: BaseException, state: Path) -> BaseException:
+    """A full disk as what it is, also where a stand-in or an SDK only tells of a failure."""
+    told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    cancelled = not isinstance(error, Exception) or isinstance(error, Cancelled)
+    if told or not (cancelled or isinstance(error, HostError) or _room(state)):
+        place = (error.filename if told and isinstance(error, OSError) else None) or state
         return HostError(
-            f"no space left on the device: {error.filename or ''}".rstrip(": "),
+            f"no space left on the device: {place}",
             hint="free some space, then run the same command again: it continues",
         )
     return error
+
+
+def _room(state: Path) -> bool:
+    """Whether the state directory takes anything more at all."""
+    try:
+        return shutil.disk_usage(state).free >= FULL
+    except OSError:
+        return True
 
 
 def _source(step: Step) -> Mapping[str, Any]:
