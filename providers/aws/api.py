@@ -150,6 +150,7 @@ class Api:
 
     def once(self, service: str, region: str, operation: str, **parameters: Any) -> Answer:
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
 
         environment = tuple(sorted(i for i in os.environ.items() if i[0].startswith("AWS_")))
         client = _clients(environment).get(service, region, self._workers)
@@ -157,7 +158,7 @@ class Api:
             answer: Answer = getattr(client, operation)(**parameters)
             if "BlockData" in answer:
                 answer["BlockData"] = answer["BlockData"].read()
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise classify(error, f"{service} {operation} in {region}") from error
         return answer
 
@@ -181,9 +182,15 @@ class Api:
 def classify(error: Exception, doing: str) -> ProviderError:
     """boto3's exception as ours; `doing` is the call, for the message."""
     from botocore import exceptions as boto
+    from botocore.parsers import ResponseParserError
 
     if isinstance(error, boto.ClientError):
         return _classify_answer(error.response, doing)
+    if isinstance(error, ResponseParserError):
+        # a 5xx page of a proxy or load balancer on the way
+        return ProviderError(
+            f"{doing}: the answer is none of AWS's", provider="aws", transient=True
+        )
     text = f"{doing}: {error}"
     if isinstance(
         error,

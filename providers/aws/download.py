@@ -81,6 +81,7 @@ def _image(images: Images, ref: str, task: Task) -> Answer:
             f"aws:{ref} does not exist, or is not shared with this account",
             provider="aws",
             code="InvalidAMIID.NotFound",
+            hint="check region and id, and that the credentials are of an account that may see it",
         )
     if not root_snapshot(image):
         raise ProviderError(f"aws:{ref} has no EBS snapshot as its root", provider="aws")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
 from providers.aws.api import classify, token
 from publisher.errors import (
@@ -83,6 +84,13 @@ def test_what_happens_without_an_answer() -> None:
     assert isinstance(classify(boto.NoCredentialsError(), "sts"), CredentialsError)
     assert isinstance(classify(boto.ProfileNotFound(profile="x"), "sts"), CredentialsError)
     assert not classify(boto.ParamValidationError(report="x"), "put").transient
+
+
+def test_an_answer_that_is_no_answer_is_passing() -> None:
+    error = classify(ResponseParserError("invalid XML received"), "ec2 register_image")
+    assert type(error) is ProviderError
+    assert error.transient
+    assert "ec2 register_image" in str(error)
 
 
 def test_a_client_token_fits_and_depends_on_every_part() -> None:
