@@ -140,6 +140,12 @@ def classify(error: Exception) -> ProviderError | None:
             transient=True,
             hint="check the network, proxies, and CLOUDSDK_API_ENDPOINT_OVERRIDES_*",
         )
+    if isinstance(error, auth.DefaultCredentialsError) and not os.environ.get(
+        "GOOGLE_APPLICATION_CREDENTIALS"
+    ):
+        return CredentialsError(
+            "no Google Cloud credentials were found", provider=PROVIDER, hint=LOGIN
+        )
     if isinstance(error, auth.GoogleAuthError):
         return CredentialsError(
             f"there are no usable Google Cloud credentials: {_first(error)}",

@@ -88,7 +88,10 @@ def test_errors_of_the_compute_client_keep_googles_words() -> None:
 def test_credentials_and_connections() -> None:
     refused = classify(auth.RefreshError("invalid_grant"))
     assert isinstance(refused, CredentialsError)
-    assert isinstance(classify(auth.DefaultCredentialsError("none")), CredentialsError)
+    none = classify(auth.DefaultCredentialsError("Not found. To set them up, see https://x/y."))
+    assert isinstance(none, CredentialsError)
+    assert none.message == "no Google Cloud credentials were found"
+    assert "gcloud auth" in none.hint
     for error in (auth.TransportError("x"), requests.ConnectionError("x"), requests.Timeout("x")):
         found = classify(error)
         assert isinstance(found, UnreachableError)
