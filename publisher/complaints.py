@@ -204,7 +204,9 @@ def _alternatives(values: Sequence[str]) -> str:
 
 
 def _description(model: Model, path: KeyPath) -> str:
-    """What the field's description says, as a hint."""
+    """What the description of the field says, as a hint; an element has its list's."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
     for kind in expected_at(model, path[:-1]):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             for name, field in kind.model_fields.items():

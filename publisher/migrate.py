@@ -11,9 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from publisher import provider as seam
-from publisher.errors import UsageError
-from publisher.model import Audience, Spec
+from publisher.complaints import complaints
+from publisher.errors import PipelineError, UsageError
+from publisher.model import Audience, Severity, Spec
+from publisher.pipeline import plain_name
 from publisher.plan import Plan, Target, plan_download
+from publisher.settings import Expansion
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -40,6 +43,11 @@ def plan_migration(
     # everybody may read an image's description, so it does not tell where a file was
     origin = f"file:{Path(reference).name}" if provider == "file" else source
     spec = Spec(name or known_name, version or known_version, description=f"Migrated from {origin}")
+    for option, value in (("--name", spec.name), ("--version", spec.version)):
+        try:
+            plain_name(value)
+        except ValueError as error:
+            raise UsageError(f"{error}, not {value!r}", key=option) from None
     local: dict[str, str] = {}
     if provider == "file":
         path = Path(reference).expanduser().absolute()
@@ -71,6 +79,8 @@ def plan_migration(
             "a provider is named twice among the targets",
             hint="name it once, with all its regions separated by commas",
         )
+    for target in drawn:
+        _validate(target, spec)
     multiple = math.lcm(*(seam.load(t.provider).traits.size_multiple for t in drawn))
     return plan_download(made_from, spec, drawn, multiple, local)
 
@@ -111,9 +121,25 @@ def complete_options(
     try:
         return kind.options.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        problems = complaints(error, kind.options, dict(values), (), Expansion({}))
         raise UsageError(
-            f"{text}: {key}: {first['msg']}",
+            f"{text}: " + "; ".join(f"{p.key}: {p.message}" for p in problems),
             hint=f"write it in full, or give [targets.{kind.name}] with --pipeline FILE",
-        ) from error
+        ) from None
+
+
+def _validate(target: Target, spec: Spec) -> None:
+    """Refuse before anything runs what the target's cloud would refuse by its rules.
+
+    Raises UsageError."""
+    prefix = f"targets.{target.provider}"
+    try:
+        target.options.fill(spec)
+        findings = seam.load(target.provider)(target.options).validate(spec)
+    except PipelineError as error:
+        key = f"{prefix}.{error.key or 'name'}"
+        raise UsageError(error.message, key=key, hint=error.hint) from None
+    for finding in findings:
+        if finding.severity is Severity.ERROR:
+            key = f"{prefix}.{finding.key}" if finding.key else prefix
+            raise UsageError(finding.evidence, key=key, hint=finding.fix)

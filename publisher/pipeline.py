@@ -27,12 +27,16 @@ from publisher.settings import (
     show_key,
     suggest,
 )
+from publisher.sources import DEBIAN_LEAST
 
 SECTIONS = ("image", "build", "targets", "release")
 _M = TypeVar("_M", bound=BaseModel)
 
 
-def _plain_name(value: str) -> str:
+def plain_name(value: str) -> str:
+    """The value, if it may be the name or version of an image (and of a directory).
+
+    Raises ValueError."""
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._+-]{0,98}[A-Za-z0-9])?", value):
         raise ValueError(
             "must be 1 to 100 letters, digits and . _ + - and start and end with a letter or digit"
@@ -40,7 +44,7 @@ def _plain_name(value: str) -> str:
     return value
 
 
-Name = Annotated[str, AfterValidator(_plain_name), Field(min_length=1, max_length=100)]
+Name = Annotated[str, AfterValidator(plain_name), Field(min_length=1, max_length=100)]
 
 
 class ImageSection(Section):
@@ -334,6 +338,10 @@ def validate(pipeline: Pipeline, only: Sequence[str] = ()) -> None:
             for finding in findings
             if finding.severity is Severity.ERROR
         ]
+    debian = pipeline.build.source.debian
+    if debian and spec.size < DEBIAN_LEAST and not any(p.key == "build.size" for p in problems):
+        message = f"size too small: Debian takes at least {show_size(DEBIAN_LEAST)}"
+        problems.append(Problem("build.size", message, 'write "2GiB" or more'))
     if problems:
         raise complain(list(dict.fromkeys(problems)), pipeline.path.name)
 

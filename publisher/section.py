@@ -10,15 +10,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from publisher.model import GIB, MIB
 
 _UNITS = {"": 1, "B": 1, "KIB": 1024, "MIB": MIB, "GIB": GIB, "TIB": 1024 * GIB}
+_FORM = 'write a size such as "10GiB" or "2048MiB"'
 
 
 def parse_size(value: object) -> object:
     """A text such as 10GiB, or a number of bytes, as bytes."""
     if not isinstance(value, str):
+        if isinstance(value, bool):
+            raise ValueError(_FORM)
         return value
     match = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", value)
     if not match or match[2].upper() not in _UNITS:
-        raise ValueError('write a size such as "10GiB" or "2048MiB"')
+        raise ValueError(_FORM)
     return int(match[1]) * _UNITS[match[2].upper()]
 
 

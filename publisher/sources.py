@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from publisher.model import MIB
 from publisher.section import Section
 
 
@@ -53,6 +54,11 @@ class Repository(Section):
         description="File with the OpenPGP public key that signs the archive, relative to the "
         "pipeline file. The key is trusted for this archive only."
     )
+
+
+DEBIAN_LEAST = 800 * MIB
+"""No Debian with a kernel, cloud-init and sshd fits on a smaller disk: bookworm's needs
+977 MiB. What an installation really needs is known only after it was made."""
 
 
 class Debian(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,7 +27,9 @@ class Encryption(BaseModel):
 class NimbusOptions(Options):
     """Publish to Nimbus."""
 
-    regions: tuple[str, ...] = Field(("north",), description="Regions, upload first.")
+    regions: tuple[Annotated[str, Field(pattern="^[a-z]+$")], ...] = Field(
+        ("north",), description="Regions, upload first."
+    )
     encryption: Encryption | None = Field(None, description="Encrypt the image.")
     workers: int = Field(8, description="Parallel requests.", ge=1, le=64)
     boot: Literal["bios", "uefi"] = Field("uefi", description="How it boots.")

@@ -64,13 +64,46 @@ def test_a_gallery_image_is_read_beside_itself_unless_told_where() -> None:
         ("azure:group/gallery/web", "aws:us-east-1", "names no image in Azure"),
         ("aws:us-east-1/ami-0123", "azure:gallery", "names no gallery"),
         ("aws:us-east-1/ami-0123", f"azure:{SUBSCRIPTION}/g/gallery", "names no region"),
-        ("aws:us-east-1/ami-0123", "gcp:project", "bucket: Field required"),
-        ("aws:us-east-1/ami-0123", "aws:mars", "regions.0"),
+        ("aws:us-east-1/ami-0123", "gcp:project", "bucket: is required"),
+        ("aws:us-east-1/ami-0123", "aws:mars", r'regions\[0\]: "mars" is not allowed'),
     ],
 )
 def test_a_place_that_is_incomplete_is_refused(source: str, target: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan_migration(source, [target])
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "version", "key"),
+    [
+        (f"azure:{SUBSCRIPTION}/images/gallery:westeurope", "web", "1", "targets.azure.version"),
+        ("gcp:my-project/my-bucket", "1web", "1.0.0", "targets.gcp.name"),
+        ("aws:us-east-1", "w" * 100, "1" * 40, "targets.aws.name"),
+    ],
+)
+def test_a_name_that_a_cloud_refuses_is_refused_before_anything_runs(
+    target: str, name: str, version: str, key: str, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(1024))
+    with pytest.raises(UsageError) as caught:
+        plan_migration(f"file:{disk}", [target], name=name, version=version)
+    assert caught.value.key == key
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "option"),
+    [("../../web", "1.0.0", "--name"), ("web", "1/2", "--version")],
+)
+def test_a_name_that_is_no_file_name_is_refused(
+    name: str, version: str, option: str, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(1024))
+    with pytest.raises(UsageError, match="start and end with a letter or digit") as caught:
+        plan_migration(f"file:{disk}", ["aws:us-east-1"], name=name, version=version)
+    assert caught.value.key == option
 
 
 def test_stand_ins_and_real_clouds_have_steps_of_their_own_but_share_the_disk(

@@ -347,9 +347,21 @@ WRONG: Mapping[str, tuple[str, str, str, str]] = {
         'build.steps[0].copy.to: "b" is not allowed',
         "Absolute path in the guest. A directory's contents go into it.",
     ),
+    "pattern of an element": (
+        '"south"]',
+        '"South 1"]',
+        'targets.nimbus.regions[1]: "South 1" is not allowed',
+        "Regions, upload first.",
+    ),
     "size in other words": (
         '"2GiB"',
         '"two"',
+        'build.size: write a size such as "10GiB" or "2048MiB"',
+        "",
+    ),
+    "size that is no amount": (
+        '"2GiB"',
+        "true",
         'build.size: write a size such as "10GiB" or "2048MiB"',
         "",
     ),
@@ -502,6 +514,17 @@ def test_a_size_too_small_for_a_cloud_is_refused(loading: Loader) -> None:
         "build.size: size too small: Nimbus takes disks from 1GiB",
         'write "1GiB" or more',
     )
+
+
+def test_a_size_too_small_for_debian_is_refused_before_anything_is_installed(
+    loading: Loader,
+) -> None:
+    pipeline = loading(GOOD, "build.size=512MiB")
+    assert refused(pipeline, "cirrus") == (
+        "build.size: size too small: Debian takes at least 800MiB",
+        'write "2GiB" or more',
+    )
+    validate(loading(GOOD, "build.size=800MiB"), ["cirrus"])
 
 
 def test_a_size_of_no_whole_gib_is_refused(loading: Loader) -> None:
