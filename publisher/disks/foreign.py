@@ -16,6 +16,9 @@ from publisher.disks.formats import ova
 from publisher.errors import HostError, PublishError
 from publisher.task import Task
 
+_MARKED = (".qcow2", ".vmdk", ".vhd", ".vhdx", ".vdi")
+"""Endings of formats that are known by their content; anything else is taken for raw."""
+
 
 def _qemu_img(*arguments: str) -> subprocess.CompletedProcess[str]:
     try:
@@ -73,6 +76,13 @@ class _Source:
             raise PublishError(
                 f"{self.path} needs another file ({info.get('backing-filename')})",
                 hint="flatten it first: qemu-img convert",
+            )
+        if not info["virtual-size"]:
+            raise PublishError(f"{self.path} is empty", hint="give a disk image")
+        if info["format"] == "raw" and self.path.suffix.lower() in _MARKED:
+            raise PublishError(
+                f"{self.path} is named {self.path.suffix} but holds no such disk",
+                hint="fetch it again; if it holds the disk's plain bytes, name it .raw",
             )
         self.refuse_strangers(info)
         self.refuse_damaged(info["format"])

@@ -189,6 +189,24 @@ def test_a_truncated_qcow2_is_refused(disk: Disk, tmp_path: Path, task: Task) ->
     assert not (tmp_path / "out.raw.partial").exists()
 
 
+@needs_qemu_img
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.qcow2", b"<html>not found</html>", "named .qcow2 but holds no such disk"),
+        ("a.raw", b"", "is empty"),
+    ],
+)
+def test_a_file_that_is_no_disk_is_refused(
+    name: str, content: bytes, message: str, tmp_path: Path, task: Task
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PublishError, match=message) as caught:
+        foreign.convert(tmp_path / name, tmp_path / "out.raw", task)
+    assert caught.value.hint
+    assert not (tmp_path / "out.raw").exists()
+
+
 def test_a_missing_file_says_so(tmp_path: Path, task: Task) -> None:
     with pytest.raises(PublishError, match="does not exist"):
         foreign.convert(tmp_path / "none.qcow2", tmp_path / "out.raw", task)
