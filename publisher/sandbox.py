@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +65,10 @@ class Sandboxes:
                 member.stop()
             if isinstance(error, OSError):
                 raise HostError(
-                    f"a sandbox could not start: {error}", hint="is another one running?"
+                    f"a sandbox could not start: {error}",
+                    hint="is another one running?"
+                    if error.errno == errno.EADDRINUSE
+                    else "choose another state directory with --state, or free some space",
                 ) from error
             raise
         for name, value in self.environment.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -81,6 +82,22 @@ def test_sandbox_prints_the_environment_and_waits_for_a_signal(publish: Command)
     assert publish.out == "export CIRRUS_ENDPOINT='http://127.0.0.1:5005/a b'\n"
     assert publish.err == (f"cirrus: ready, state in {publish.state / 'sandbox'}; Ctrl-C stops\n")
     assert not StandIn.made[0].running
+
+
+@pytest.mark.parametrize(
+    ("number", "next_action"),
+    [(errno.EADDRINUSE, "is another one running?"), (errno.ENOSPC, "--state, or free some space")],
+)
+def test_a_stand_in_that_cannot_start_says_what_to_do(
+    publish: Command, monkeypatch: pytest.MonkeyPatch, number: int, next_action: str
+) -> None:
+    def refuse(self: StandIn) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(StandIn, "start", refuse)
+    assert publish("run", str(publish.file), "--only", "cirrus", "--sandbox").code == 4
+    assert os.strerror(number) in publish.err
+    assert next_action in publish.err
 
 
 @pytest.mark.parametrize(
