@@ -34,12 +34,24 @@ class Workspace:
     def __enter__(self) -> Self:
         self._sweep()
         try:
+            self._take()
             self.directory.mkdir(mode=0o700)
-            self._lock = os.open(self._lock_file(self.directory), os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
         except OSError as error:
             raise HostError(f"cannot write {self.directory}: {error.strerror}") from error
         return self
+
+    def _take(self) -> None:
+        """Hold the lock file, before there is a directory that a sweep could remove."""
+        path = self._lock_file(self.directory)
+        while self._lock < 0:
+            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            # another build's sweep may have removed it before it was locked
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    self._lock = handle
+                    return
+            os.close(handle)
 
     @staticmethod
     def _lock_file(directory: Path) -> Path:
@@ -52,7 +64,9 @@ class Workspace:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     self._remove(lock.with_suffix(""))
-                    lock.unlink()
+                    # what only a namespace may remove waits for a build that has one
+                    if not lock.with_suffix("").exists():
+                        lock.unlink()
                 finally:
                     os.close(handle)
 
