@@ -113,7 +113,12 @@ def build(step: Step, context: Context, task: Task) -> Value:
     recipe = _recipe(step)
     spec = dataclasses.replace(_spec(step, context), firmware=recipe.firmware)
     disk = build_disk(
-        recipe, spec, directory=Path(step.local["directory"]), store=context.store, task=task
+        recipe,
+        spec,
+        directory=Path(step.local["directory"]),
+        store=context.store,
+        task=task,
+        files=step.inputs["recipe"]["files"],
     )
     return {**disk_value(disk, spec), "evidence": task.memory.get(EVIDENCE, [])}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from publisher.build import namespace, seal, sources, steps
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level
-from publisher.build.levels import levels
+from publisher.build.levels import check_files, check_planned, levels
 from publisher.build.room import Room
 from publisher.build.workspace import Workspace
 from publisher.disks.store import Store
@@ -31,8 +32,17 @@ MEMORY = 1024
 """MiB of the guest in which the steps run."""
 
 
-def build(recipe: Recipe, spec: Spec, *, directory: Path, store: Store, task: Task) -> Disk:
-    """Build the disk that `recipe` describes; `directory` is the pipeline's.
+def build(
+    recipe: Recipe,
+    spec: Spec,
+    *,
+    directory: Path,
+    store: Store,
+    task: Task,
+    files: Mapping[str, str] | None = None,
+) -> Disk:
+    """Build the disk that `recipe` describes; `directory` is the pipeline's, `files`
+    the digests of its files (recipe.fingerprint) when the build was planned.
 
     What the `check` steps showed is left in the task's memory as EVIDENCE.
     Installations, downloads and checkpoints are kept between builds: the machine
@@ -71,14 +81,16 @@ def build(recipe: Recipe, spec: Spec, *, directory: Path, store: Store, task: Ta
                 made = prepare().disk
             else:
                 workspace.need(GIB // 2)
-                releases = installed.releases if installed is not None else {}
-                path = levels(recipe, spec, releases, chosen, MEMORY, directory)
+                state = installed.state if installed is not None else {}
+                path = levels(recipe, spec, state, chosen, MEMORY, directory)
+                check_planned(path, files)
                 build = _Build(recipe, spec, directory, chosen, workspace, kept, path, task)
                 made = build.run(prepare)
                 task.memory.set(EVIDENCE, build.evidence)
             task.phase("hashing the disk")
             disk = store.add(made, check=task.check)
-            kept.sync()
+            with contextlib.suppress(OSError):  # then they count until the host restarts
+                kept.sync()
             return disk
     finally:
         kept.prune()
@@ -169,9 +181,11 @@ class _Build:
         self.task.phase(f"resuming the machine {where}")
         try:
             room.resume(checkpoint, self.firmware)
-        except (BuildError, HostError) as error:
+        except (BuildError, HostError, OSError) as error:
             self.task.check()
             self.task.note(f"the checkpoint can't be resumed: {error}", "warning")
+            if isinstance(error, (BuildError, FileNotFoundError)):  # it never will be
+                self.kept.discard(checkpoint)
             return False
         self.task.phase(f"resumed · {self.task.clock.monotonic() - started:.1f} s")
         return True
@@ -187,6 +201,7 @@ class _Build:
         """The steps from `first` on, and the sealing."""
 
         def after(number: int, shown: steps.Evidence | None) -> None:
+            check_files(self.recipe, number, self.directory, self.path[number + 1])
             if shown is not None:
                 self.evidence.append(shown.to_json())
             room.keep(self.spec.name, self.path[: number + 2], self._facts(work))

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from publisher.errors import UsageError
 from publisher.model import GIB, Noun
 
 LIMIT = 10 * GIB
@@ -228,15 +229,20 @@ class Checkpoints:
         with contextlib.suppress(OSError):
             os.utime(self.place(checkpoint.key) / _DESCRIPTION)
 
+    def discard(self, checkpoint: Checkpoint) -> None:
+        """Let nobody use it any more; `prune` removes its files."""
+        with contextlib.suppress(OSError):
+            (self.place(checkpoint.key) / _DESCRIPTION).unlink()
+
     def sync(self) -> None:
-        """Make what was written survive a loss of power."""
+        """Make what was written survive a loss of power. Raises OSError when it can't."""
         for checkpoint in self.all():
             if checkpoint.synced:
                 continue
             place = self.place(checkpoint.key)
             for file in (*place.iterdir(), *(self.layers / name for name in checkpoint.layers)):
                 if file.is_file():
-                    with contextlib.suppress(OSError), file.open("rb") as handle:
+                    with file.open("rb") as handle:
                         os.fsync(handle.fileno())
             safe = Checkpoint.from_json({**checkpoint.to_json(), "synced": True})
             partial = place / f"{_DESCRIPTION}.{os.getpid()}"
@@ -301,8 +307,14 @@ class Checkpoints:
 
 
 def cache_limit() -> int:
-    """Bytes, from PUBLISH_CACHE_SIZE ("20GiB", "0" for none) where it is set."""
+    """Bytes, from PUBLISH_CACHE_SIZE ("20GiB", "0" for none) where it is set.
+
+    Raises UsageError."""
     from publisher.section import parse_size
 
-    value = parse_size(os.environ.get("PUBLISH_CACHE_SIZE", LIMIT))
+    given = os.environ.get("PUBLISH_CACHE_SIZE", LIMIT)
+    try:
+        value = parse_size(given)
+    except ValueError as error:
+        raise UsageError(f"PUBLISH_CACHE_SIZE={given}: {error}") from None
     return value if isinstance(value, int) else LIMIT

@@ -85,6 +85,12 @@ class Installation:
     def size(self) -> int:
         return self.tree.stat().st_size
 
+    @property
+    def state(self) -> Mapping[str, str]:
+        """All that tells this installation from another one of the same source: what
+        this program puts into it, and the archive's indices."""
+        return {"installation": self.tree.stem, **self.releases}
+
 
 def key(source: Debian, lines: Sequence[str], platform: Platform, further: str = "") -> str:
     """sha256 over everything that decides what gets installed, except for the archive;

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from publisher.build.checkpoints import Level, chain
+from publisher.errors import BuildError
 from publisher.model import Spec
-from publisher.recipe import Recipe, fingerprint
+from publisher.recipe import Recipe, fingerprint, step_files
 from publisher.vm.accelerator import Accelerator, cpus
 from publisher.vm.arch import platform_of
 from publisher.vm.host import require
 
+_CPU = (
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
+    *("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features"),
+)
 FORMAT = 1
 """Changes when older checkpoints can't be resumed any more."""
 
@@ -44,6 +51,7 @@ def levels(
         "arch": spec.arch,
         "QEMU": _version(platform_of(spec.arch).qemu),
         "machine": [accelerator.kind, list(accelerator.arguments), cpus(), memory],
+        "CPU": _cpu() if accelerator.kind == "kvm" else "",
         "format": FORMAT,
     }
     parts: list[tuple[str, Mapping[str, Any]]] = [("boot", base)]
@@ -61,6 +69,39 @@ def _below(files: Mapping[str, str], key: str) -> dict[str, str]:
         for name, digest in files.items()
         if name == key or name.startswith((f"{key}.", f"{key}["))
     }
+
+
+def check_planned(path: Sequence[Level], files: Mapping[str, str] | None) -> None:
+    """Raise BuildError when a file is not what it was when the build was planned: the
+    disk would be recorded under the key of another one."""
+    for number, level in enumerate(path if files is not None else ()):
+        for name, digest in level.inputs["files" if number else "source files"].items():
+            if files is not None and files.get(name) != digest:
+                raise BuildError(
+                    f"a file of {level.title} changed since the run began",
+                    key=name.partition(":")[0],
+                    hint="run the same command again",
+                )
+
+
+def check_files(recipe: Recipe, number: int, directory: Path, level: Level) -> None:
+    """Raise BuildError when the files of a step are not those of its level any more:
+    nobody knows which ones it has read."""
+    if step_files(recipe.steps[number], number, directory) != level.inputs["files"]:
+        raise BuildError(
+            f"files of {level.title} changed while it ran",
+            key=f"build.steps[{number}]",
+            hint="run the same command again",
+        )
+
+
+def _cpu() -> str:
+    """What a machine saw of the host's processor under KVM: its kernel adapted to it."""
+    with contextlib.suppress(OSError):
+        first, *_ = Path("/proc/cpuinfo").read_text().partition("\n\n")
+        lines = [line for line in first.splitlines() if line.partition(":")[0].strip() in _CPU]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return ""
 
 
 def _version(qemu: str) -> str:

@@ -139,10 +139,14 @@ class Room:
         level = levels[-1]
         if self._kept.get(level.key) is not None:
             return
-        below = self._active
-        layers = (*self._layers, below.name)
-        self._layers = layers
-        self._active = self._overlay()
+        below, before = self._active, self._layers
+        self._layers = layers = (*before, below.name)
+        try:
+            self._active = self._overlay()
+        except HostError as error:
+            self._layers = before
+            self.task.note(f"no checkpoint after {level.title}: {error}", "warning")
+            return
         try:
             with self._kept.making(level) as partial:
                 snapshot.freeze(self.machine, self._active, partial / "memory", self.task)

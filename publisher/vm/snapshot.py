@@ -7,6 +7,7 @@ moment, and neither is written again. https://www.qemu.org/docs/master/devel/mig
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 from typing import Any, cast
@@ -36,10 +37,13 @@ def freeze(machine: Machine, overlay: Path, memory: Path, task: Task) -> None:
     """Write the machine as it is now and let it go on, from now on in `overlay`.
 
     `overlay` is an empty layer over the first drive's current one. Raises
-    BuildError when the memory could not be written; the machine runs on then.
+    BuildError when the memory could not be written: the machine runs on then.
+    After a HostError it is of no use, for it stands still, or nobody knows which
+    layer it writes to.
     """
-    machine.execute("stop")
-    machine.execute(
+    _must(machine, "stop")
+    _must(
+        machine,
         "blockdev-snapshot-sync",
         device="disk0",
         **{"snapshot-file": str(overlay), "format": "qcow2", "mode": "existing"},
@@ -48,8 +52,23 @@ def freeze(machine: Machine, overlay: Path, memory: Path, task: Task) -> None:
         machine.execute("migrate-set-parameters", **{"max-bandwidth": _UNBOUNDED})
         machine.execute("migrate", uri=f"exec:cat > {shlex.quote(str(memory))}")
         _migrated(machine, task, "written")
+    except (BuildError, OSError):
+        with contextlib.suppress(BuildError, OSError):
+            machine.execute("migrate_cancel")
+        raise
     finally:
-        machine.execute("cont")
+        _must(machine, "cont")
+
+
+def _must(machine: Machine, command: str, **arguments: object) -> None:
+    try:
+        machine.execute(command, **arguments)
+    except (BuildError, OSError) as error:
+        machine.check()
+        raise HostError(
+            f"the machine could not be frozen: {error}",
+            hint="run the same command again: it continues from the last checkpoint",
+        ) from error
 
 
 def thaw(machine: Machine, memory: Path, task: Task) -> None:

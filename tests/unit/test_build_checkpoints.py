@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, boot_id, cache_limit, chain
+from publisher.errors import UsageError
 from publisher.model import GIB, MIB
 
 
@@ -194,3 +195,25 @@ def test_the_bound_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
 def test_the_store_is_private_to_its_user(kept: Checkpoints) -> None:
     assert kept.directory.stat().st_mode & 0o077 == 0
     assert kept.layers.stat().st_mode & 0o077 == 0
+
+
+def test_a_bound_that_is_no_size_is_the_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLISH_CACHE_SIZE", "plenty")
+    with pytest.raises(UsageError, match="PUBLISH_CACHE_SIZE=plenty"):
+        cache_limit()
+
+
+def test_what_could_not_be_synced_does_not_count_after_a_restart(
+    kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    made = keep(kept, levels("a"))
+    with monkeypatch.context() as patched:
+        patched.setattr("publisher.build.checkpoints.os.fsync", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            kept.sync()
+    found = kept.get(made.key)
+    assert found is not None
+    assert not found.synced
