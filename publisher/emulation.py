@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import re
 import socket
@@ -78,6 +79,8 @@ class Faults:
         return due[0] if due else None
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a write to a full disk says."""
 Refusal: TypeAlias = tuple[str, list[tuple[str, str]], bytes]
 
 
@@ -100,22 +103,36 @@ class FaultyApplication:
         line = f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '')}"
         fault = self._faults.due(f"{line}?{query}" if query else line)
         if fault is None:
-            return self._application(environ, start_response)
+            return self._serve(environ, start_response)
         if fault.fired is not None:
             fault.fired()
         if fault.kind == "stall":
             time.sleep(fault.seconds)
-            return self._application(environ, start_response)
+            return self._serve(environ, start_response)
         if fault.kind in ("throttle", "fail"):
-            status, headers, body = self._refuse(fault.kind, environ)
-            start_response(status, [*headers, ("Content-Length", str(len(body)))])
-            return [body]
+            return self._fail(fault.kind, environ, start_response)
         if fault.kind == "lose":
             for _ in self._application(environ, lambda *_: lambda _: None):
                 pass
         self._hang_up(environ)
         start_response("500 Dropped", [("Content-Length", "0")])
         return []
+
+    def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """The application's answer; a full disk is a failure of the cloud, not of its code."""
+        try:
+            return self._application(environ, start_response)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return self._fail("fail", environ, start_response)
+
+    def _fail(
+        self, kind: FaultKind, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        status, headers, body = self._refuse(kind, environ)
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [body]
 
     @staticmethod
     def _hang_up(environ: WSGIEnvironment) -> None:

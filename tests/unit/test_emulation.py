@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import time
 from collections.abc import Iterator
@@ -20,9 +21,12 @@ class Counter:
 
     def __init__(self) -> None:
         self.count = 0
+        self.error: OSError | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         self.count += 1
+        if self.error is not None:
+            raise self.error
         start_response("200 OK", [("Content-Length", "2")])
         return [b"ok"]
 
@@ -99,6 +103,16 @@ def test_a_stall_answers_late(lab: Lab) -> None:
     started = time.monotonic()
     assert lab.put() == 200
     assert time.monotonic() - started >= 0.2
+
+
+def test_a_full_disk_is_the_clouds_own_failure_without_a_traceback(
+    lab: Lab, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lab.service.error = OSError(errno.ENOSPC, "No space left on device")
+    assert lab.put() == 500
+    assert "Traceback" not in capfd.readouterr().err
+    lab.service.error = None
+    assert lab.put() == 200
 
 
 def test_a_port_that_is_taken_is_an_error_and_not_the_end(lab: Lab) -> None:

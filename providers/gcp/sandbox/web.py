@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from publisher.emulation import FULL
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
@@ -140,6 +142,8 @@ class Application:
             self._admit(request)
             answer = self._router.find(request)(request)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
             if isinstance(error, Refused):
                 refusal = error
             else:
