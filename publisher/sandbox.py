@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from publisher import provider as seam
-from publisher.errors import HostError, UsageError
+from publisher.errors import HostError, StateError, UsageError
 
 
 def emulated(name: str) -> type[seam.Emulated]:
@@ -26,7 +27,8 @@ def emulated(name: str) -> type[seam.Emulated]:
 class Sandboxes:
     """A context manager; inside it, `os.environ` points every SDK at the stand-ins.
 
-    Their state is kept under STATE/sandbox/NAME. `ports` fixes a provider's port.
+    Their state is kept under STATE/sandbox/NAME, for one process at a time.
+    `ports` fixes a provider's port.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class Sandboxes:
                 state / "sandbox" / name, (ports or {}).get(name, 0)
             )
         self._before: dict[str, str | None] = {}
+        self._directory = state / "sandbox"
+        self._locks: list[int] = []
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -58,11 +62,13 @@ class Sandboxes:
             started.append(member)
 
         try:
+            self._lock()
             with ThreadPoolExecutor(max(1, len(self._members))) as pool:
                 list(pool.map(start, self._members.values()))
         except BaseException as error:
             for member in started:
                 member.stop()
+            self._unlock()
             if isinstance(error, OSError):
                 raise HostError(
                     f"a sandbox could not start: {error}",
@@ -88,5 +94,25 @@ class Sandboxes:
             else:
                 os.environ[name] = value
         with contextlib.ExitStack() as stack:
+            stack.callback(self._unlock)
             for member in self._members.values():
                 stack.callback(member.stop)
+
+    def _lock(self) -> None:
+        """Two stand-ins that write to one state would each forget what the other one made."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for name in self._members:
+            path = self._directory / f"{name}.lock"
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._locks.append(handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StateError(
+                    f"another process runs the stand-in of {name} in {self._directory}",
+                    hint="wait until it has ended, or choose another state directory with --state",
+                ) from None
+
+    def _unlock(self) -> None:
+        while self._locks:
+            os.close(self._locks.pop())

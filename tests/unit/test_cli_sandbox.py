@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from publisher.plan import Plan
+from publisher.sandbox import Sandboxes
 from tests.unit.cli_fakes import Command
 from tests.unit.pipeline_fakes import Cirrus
 
@@ -118,3 +119,12 @@ def test_wrong_words_start_nothing(publish: Command, words: list[str], printed: 
     assert publish("sandbox", *words).code == 2
     assert publish.err == printed
     assert StandIn.made == []
+
+
+def test_two_processes_do_not_run_one_stand_in(publish: Command) -> None:
+    publish.engine(lambda plan, **_: None)
+    run = ("run", str(publish.file), "--only", "cirrus", "--sandbox")
+    with Sandboxes(["cirrus"], publish.state):
+        assert publish(*run).code == 13
+        assert "another process runs the stand-in of cirrus" in publish.err
+    assert publish(*run).code == 0
