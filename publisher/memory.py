@@ -13,6 +13,14 @@ from typing import Any
 from publisher.errors import HostError
 
 
+def boot_id() -> str:
+    """Of this boot of the host: what was written in another one may be lost in part."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def append_line(handle: int, payload: str) -> None:
     """Append one line with its CRC-32 in front, in a single write.
 

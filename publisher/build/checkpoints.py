@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from publisher.errors import UsageError
+from publisher.memory import boot_id
 from publisher.model import GIB, Noun
 
 LIMIT = 10 * GIB
@@ -81,13 +82,6 @@ class Checkpoint(Noun):
     def path_of(self) -> tuple[Level, ...]:
         """The levels that led here, this one last."""
         return tuple(Level.from_json(level) for level in self.levels)
-
-
-def boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 class Checkpoints:

@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from publisher.build import seal
-from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, boot_id
+from publisher.build.checkpoints import Checkpoint, Checkpoints, Level
 from publisher.errors import BuildError, HostError
+from publisher.memory import boot_id
 from publisher.task import Task
 from publisher.vm import keys, process, seed, snapshot
 from publisher.vm.accelerator import Accelerator

@@ -14,6 +14,7 @@ from typing import Self
 
 from publisher.disks import extents as ext
 from publisher.errors import HostError
+from publisher.memory import boot_id
 from publisher.model import MIB, Disk, Extent
 from publisher.task import Task
 
@@ -131,7 +132,9 @@ class SparseWriter:
     """Writes a sparse raw file in any order from any thread, and remembers what
     was written in a ledger of the task, so that the next run goes on.
 
-    Data goes to `into` + ".partial"; `finish` renames it.
+    Data goes to `into` + ".partial"; `finish` renames it. After a loss of power the
+    ledger may know of pieces that never reached the disk, so it is believed only in
+    the boot of the host in which it was written.
     """
 
     def __init__(self, into: Path, size: int, task: Task) -> None:
@@ -141,9 +144,11 @@ class SparseWriter:
         self._ledger = task.memory.ledger("written")
         self._lock = threading.Lock()
         into.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not self._partial.exists() or self._partial.stat().st_size != size
-        if fresh:
+        whole = self._partial.exists() and self._partial.stat().st_size == size
+        if not whole or task.memory.get("written in boot") != boot_id():
             self._ledger.clear()
+            self._partial.unlink(missing_ok=True)
+        task.memory.set("written in boot", boot_id())
         self._handle = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._handle, size)
         self._written = {

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, boot_id, cache_limit, chain
+from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, cache_limit, chain
 from publisher.errors import UsageError
+from publisher.memory import boot_id
 from publisher.model import GIB, MIB
 
 

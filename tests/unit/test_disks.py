@@ -113,6 +113,20 @@ def test_an_interrupted_write_knows_which_pieces_it_has(tmp_path: Path, task: Ta
     fresh.close()
 
 
+def test_after_a_loss_of_power_what_was_written_is_not_believed(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = raw.SparseWriter(tmp_path / "out.raw", SIZE, task)
+    writer.write(0, b"a" * MIB)
+    writer.close()
+    task.memory.close()
+    monkeypatch.setattr("publisher.disks.raw.boot_id", lambda: "the next boot")
+    again = raw.SparseWriter(tmp_path / "out.raw", SIZE, task)
+    assert not again.has(0, MIB)
+    again.write(0, bytes(MIB))
+    assert raw.is_zero(again.finish().read_bytes()), "zeros are not written over old bytes"
+
+
 def test_the_store_keeps_a_disk_under_its_digest(disk: Disk, tmp_path: Path) -> None:
     store = Store(tmp_path / "state")
     scratch = store.scratch("made.raw")
