@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import re
 import socket
 import threading
@@ -140,6 +141,18 @@ class FaultyApplication:
         if connection is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+def write_whole(handle: int, data: bytes, offset: int | None = None) -> None:
+    """Write all of `data` at `offset`, or append it.
+
+    A full disk takes a part without an error; here it is an OSError, and nothing
+    stays appended by halves."""
+    written = os.write(handle, data) if offset is None else os.pwrite(handle, data, offset)
+    if written != len(data):
+        if offset is None:
+            os.ftruncate(handle, os.fstat(handle).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def bounded(application: WSGIApplication) -> WSGIApplication:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from publisher.disks.raw import is_zero
+from publisher.emulation import write_whole
 
 BLOCK = 524_288
 _RECORD = struct.Struct("<I?32s")
@@ -119,9 +120,9 @@ class Blocks:
 
     def put(self, index: int, data: bytes, checksum: bytes) -> None:
         if index in self.checksums or not is_zero(data):
-            os.pwrite(self._data_handle, data, index * BLOCK)
+            write_whole(self._data_handle, data, index * BLOCK)
         with self._lock:
-            os.write(self._index_handle, _RECORD.pack(index, False, checksum))
+            write_whole(self._index_handle, _RECORD.pack(index, False, checksum))
             self._note(index, False, checksum)
 
     def get(self, index: int) -> bytes:
@@ -147,7 +148,7 @@ class Blocks:
         child = Blocks(path)
         for index in self.listed():
             child.put(index, self.get(index), self.checksums[index])
-            os.write(child._index_handle, _RECORD.pack(index, True, self.checksums[index]))
+            write_whole(child._index_handle, _RECORD.pack(index, True, self.checksums[index]))
         child.close()
 
     def flip(self, index: int, offset: int) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from publisher.disks import extents as ext
 from publisher.disks import raw
+from publisher.emulation import write_whole
 from publisher.model import SECTOR, Extent
 
 
@@ -180,19 +181,18 @@ class Blob:
         return os.pread(self._data, length, offset)
 
     def write(self, offset: int, data: bytes) -> None:
-        written = os.pwrite(self._data, data, offset)
-        assert written == len(data), "the state directory is full"
+        write_whole(self._data, data, offset)
         with self._lock:
-            os.write(self._log, b"+ %d %d\n" % (offset, len(data)))
+            write_whole(self._log, b"+ %d %d\n" % (offset, len(data)))
             self._note(True, Extent(offset, len(data)))
 
     def clear(self, offset: int, length: int) -> None:
         position = offset
         for piece in raw.zeros(length):
-            os.pwrite(self._data, piece, position)
+            write_whole(self._data, piece, position)
             position += len(piece)
         with self._lock:
-            os.write(self._log, b"- %d %d\n" % (offset, length))
+            write_whole(self._log, b"- %d %d\n" % (offset, length))
             self._note(False, Extent(offset, length))
 
     def flip(self, offset: int) -> None:

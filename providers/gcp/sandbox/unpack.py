@@ -5,12 +5,12 @@ https://cloud.google.com/compute/docs/import/import-existing-image#requirements
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import IO
 
 from publisher.disks import sparse_tar
 from publisher.disks.raw import is_zero
+from publisher.emulation import write_whole
 from publisher.model import GIB
 
 PAGE = 64 * 1024
@@ -75,7 +75,7 @@ def archive(source: Path, into: Path) -> int:
                 for at in range(0, len(data), PAGE):
                     piece = data[at : at + PAGE]
                     if not is_zero(piece):
-                        os.pwrite(file.fileno(), piece, offset + at)
+                        write_whole(file.fileno(), piece, offset + at)
         except sparse_tar.TarError as error:
             raise InvalidImageTar(str(error)) from None
         return member.size
