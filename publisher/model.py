@@ -162,6 +162,12 @@ class Image(Noun):
     def reference(self) -> str:
         return f"{self.provider}:{self.ref}"
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """What tells it from all others of its cloud: one reference may stand for
+        an image in several regions."""
+        return self.ref, self.region
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         known = {f.name for f in fields(cls)}

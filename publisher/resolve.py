@@ -13,8 +13,8 @@ from publisher.model import Audience, Image
 from publisher.plan import Plan, Step
 from publisher.steps import images_of
 
-Truth: TypeAlias = Mapping[str, Mapping[str, Image]]
-"""What the clouds hold now: provider ▶ reference ▶ Image."""
+Truth: TypeAlias = Mapping[str, Mapping[tuple[str, str], Image]]
+"""What the clouds hold now: provider ▶ place ▶ Image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ def broken(
         return ""
     present = truth.get(images[0].provider, {})
     for image in images:
-        now = present.get(image.ref)
+        now = present.get(image.place)
         if now is None:
-            return f"{image.ref} is gone"
+            return f"{image.ref} is gone from {image.region}"
         if now.state != "available" or now.digest != image.digest:
             return f"{image.ref} is {now.state}"
         if step.kind == "release" and not _open_to(now, step.inputs["audience"]):

@@ -173,10 +173,10 @@ class _Run:
             if recorded_images(step, self.journal.outcomes, self.plan):
                 lanes[step.lane] = step
 
-        def ask(step: Step) -> tuple[str, Mapping[str, Image]]:
+        def ask(step: Step) -> tuple[str, Mapping[tuple[str, str], Image]]:
             query = Query(name=self.plan.name, version=self.plan.version)
             found = self.provider(step).find(query, self._task(step))
-            return step.lane, {image.ref: image for image in found}
+            return step.lane, {image.place: image for image in found}
 
         if not lanes:
             return {}
@@ -253,14 +253,14 @@ class _Run:
         outcomes = self.journal.outcomes
         source = next(s for s in self.plan.steps if s.kind in ("build", "download"))
         disk = outcomes[source.key].value
-        images: dict[str, Image] = {}
+        images: dict[tuple[str, str, str], Image] = {}
         audience: dict[str, str] = {}
         for step in self.plan.steps:
             if step.kind == "release" and step.key in outcomes:
                 opened = outcomes[step.key].value["audience"]
                 audience[step.lane] = opened["kind"]
                 for image in recorded_images(step, outcomes, self.plan):
-                    images[image.reference] = dataclasses.replace(
+                    images[image.provider, *image.place] = dataclasses.replace(
                         image, audience=Audience.from_json(opened)
                     )
         earlier = None if fresh else manifest.read(path)

@@ -149,5 +149,5 @@ def result_lines(title: str, event: events.RunFinished, duration: str) -> list[s
     """The final block: what happened, every image reference on a line of its
     own, and where the manifest is."""
     headline = f"up to date, checked in {duration}" if event.reused else f"published in {duration}"
-    lines = [f"{title}: {headline}", *(image.reference for image in event.images)]
+    lines = [f"{title}: {headline}", *dict.fromkeys(image.reference for image in event.images)]
     return [*lines, f"manifest: {event.manifest}"] if event.manifest else lines

@@ -83,9 +83,9 @@ def test_a_publish_killed_at_any_step_continues(
     )
     assert killed.code == -signal.SIGKILL
     again = publish(*to_all(disk, tmp_path))
-    assert not set(killed.steps("StepFinished")) & set(again.steps("StepStarted")) - {
-        f"{cloud}.{verb}" for cloud in CLOUDS for verb in ("check", "upload")
-    }, "a finished step was done twice"
+    cheap = {"barrier", *(f"{cloud}.{verb}" for cloud in CLOUDS for verb in ("check", "upload"))}
+    twice = set(killed.steps("StepFinished")) & set(again.steps("StepStarted")) - cheap
+    assert not twice, "a finished step was done twice"
     kinds, digests = held(tmp_path)
     assert kinds == calm
     assert digests == {cloud: {disk.sha256} for cloud in CLOUDS}

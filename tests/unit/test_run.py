@@ -144,6 +144,36 @@ def test_an_image_that_vanished_is_made_again_and_only_that_one(go: Callable[...
     assert CLOUDS["stratus"].calls == ["find"]
 
 
+def test_one_reference_in_two_regions_is_two_images(
+    go: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a gallery, whose version has the same id in every region."""
+    gone: set[str] = set()
+
+    def one_reference(image: Image) -> Image:
+        return dataclasses.replace(image, ref="the-image")
+
+    nimbus = PROVIDERS["nimbus"]
+    find, copy = nimbus.find, nimbus.copy
+    monkeypatch.setattr(
+        nimbus,
+        "find",
+        lambda *a: [one_reference(i) for i in find(*a) if i.region not in gone],
+    )
+    monkeypatch.setattr(nimbus, "copy", lambda *a: [one_reference(i) for i in copy(*a)])
+    for verb in ("verify", "release", "withdraw"):
+        monkeypatch.setattr(nimbus, verb, lambda *a: CLOUDS["nimbus"].call("touched"))
+    plan = make_plan(audience=Audience())
+    manifest = go(plan)
+    regions = [i.region for i in manifest.images if i.provider == "nimbus"]
+    assert regions == ["north", "south"]
+    assert go(plan) == manifest
+    gone.add("south")
+    CLOUDS["nimbus"].calls.clear()
+    go(plan)
+    assert "copy" in CLOUDS["nimbus"].calls
+
+
 def test_an_image_that_somebody_closed_is_opened_again(go: Callable[..., Any]) -> None:
     go()
     for ref, image in CLOUDS["stratus"].images.items():
