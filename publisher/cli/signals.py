@@ -35,11 +35,15 @@ def cancelling() -> Iterator[Cancellation]:
     )
     watchdog.daemon = True
 
-    def cancel(_signal: int, _frame: FrameType | None) -> None:
-        if cancellation.cancelled:
+    asked: list[int] = []
+
+    def cancel(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) > 1:
             _leave("stopped at once; run the same command again to continue")
         watchdog.start()
-        cancellation.cancel()
+        # not in this thread, which may hold the very lock that the event needs
+        threading.Thread(target=cancellation.cancel, daemon=True).start()
 
     before = {name: signal.signal(name, cancel) for name in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -65,9 +65,9 @@ def running(directory: Path, kind: str, grace: float = 4.8) -> Iterator[Popen[st
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_cancels_the_run(tmp_path: Path, name: signal.Signals) -> None:
-    with running(tmp_path, "polite") as process:
+    with running(tmp_path, "polite", grace=60) as process:
         process.send_signal(name)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=50)
     assert process.returncode == 130
     assert said == "error: cancelled\n  hint: run the same command again to continue\n"
 
