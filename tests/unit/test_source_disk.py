@@ -195,10 +195,13 @@ def test_a_disk_that_would_read_other_files_is_refused(
 
 
 @needs_qemu_img
-def test_what_is_no_disk_is_refused(tmp_path: Path, task: Task) -> None:
-    page = tmp_path / "disk.qcow2"
+@pytest.mark.parametrize(
+    ("name", "message"), [("disk.qcow2", "holds no such disk"), ("disk.img", "no disk image")]
+)
+def test_what_is_no_disk_is_refused(name: str, message: str, tmp_path: Path, task: Task) -> None:
+    page = tmp_path / name
     page.write_text("<html>404 Not Found</html>")
-    with pytest.raises(BuildError, match="no disk image"):
+    with pytest.raises(BuildError, match=message):
         adopt(page, SIZE, tmp_path / "disk.raw", task, "build.source.disk.file")
 
 
