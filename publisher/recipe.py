@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +47,32 @@ class Recipe(Section):
     steps: tuple[BuildStep, ...] = Field((), description="What to do inside the running machine.")
 
 
-def digest_tree(path: Path) -> str:
-    """sha256 over names, modes, link targets and contents of a file or tree.
+def _walk(path: Path) -> Iterator[Path]:
+    """All below a directory, also through links; none is entered twice."""
+    seen = {path.resolve()}
+    for place, directories, names in os.walk(path, followlinks=True):
+        directories.sort()  # the first link to a directory is the one that is entered
+        yield from (Path(place, name) for name in (*directories, *names))
+        fresh = [name for name in directories if Path(place, name).resolve() not in seen]
+        seen.update(Path(place, name).resolve() for name in fresh)
+        directories[:] = fresh
+
+
+def digest_tree(path: Path, *, follow: bool = False) -> str:
+    """sha256 over names, modes, link targets and contents of a file or tree;
+    `follow`: also over what links lead to, as whoever opens them reads it.
 
     Raises FileNotFoundError."""
     digest = hashlib.sha256()
-    entries = sorted(p for p in path.rglob("*")) if path.is_dir() else [path]
+    below = _walk(path) if follow else path.rglob("*")
+    entries = sorted(below) if path.is_dir() else [path]
     for entry in entries:
         info = entry.lstat()
         name = entry.relative_to(path).as_posix() if entry != path else ""
         digest.update(f"{name}\0{info.st_mode:o}\0".encode())
         if entry.is_symlink():
             digest.update(os.readlink(entry).encode())
-        elif entry.is_file():
+        if entry.is_file() and (follow or not entry.is_symlink()):
             with entry.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -92,11 +105,18 @@ def step_files(step: BuildStep, number: int, directory: Path) -> dict[str, str]:
     for suffix, name in step.local_files():
         key = f"build.steps[{number}].{suffix}"
         path = local_file(directory, name, key)
-        files[key] = digest_tree(path if step.copy_ is not None else path.resolve())
+        # what is copied keeps its links; whoever runs here goes where they lead
+        files[key] = (
+            digest_tree(path)
+            if step.copy_ is not None
+            else digest_tree(path.resolve(), follow=True)
+        )
     if step.ansible is not None:
         near = (directory / step.ansible.playbook).parent
         for path in sorted({found for pattern in _BESIDE for found in near.glob(pattern)}):
-            files[f"build.steps[{number}].ansible:{path.name}"] = digest_tree(path.resolve())
+            files[f"build.steps[{number}].ansible:{path.name}"] = digest_tree(
+                path.resolve(), follow=True
+            )
     return files
 
 

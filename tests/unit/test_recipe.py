@@ -176,3 +176,30 @@ def test_a_missing_file_names_its_key(tmp_path: Path) -> None:
         fingerprint(recipe({"packages": ["x"]}, {"copy": {"from": "no", "to": "/"}}), tmp_path)
     assert caught.value.key == "build.steps[1].copy.from"
     assert "no does not exist" in str(caught.value)
+
+
+def test_what_a_playbooks_links_lead_to_changes_the_fingerprint(tmp_path: Path) -> None:
+    shared, roles = tmp_path / "shared" / "web" / "tasks", tmp_path / "site" / "roles"
+    shared.mkdir(parents=True)
+    roles.mkdir(parents=True)
+    (shared / "main.yml").write_text("- debug:")
+    (tmp_path / "vars.yml").write_text("a: 1")
+    (roles / "web").symlink_to(shared.parent)
+    (roles / "loop").symlink_to(roles)
+    (roles / "vars.yml").symlink_to(tmp_path / "vars.yml")
+    (roles / "nowhere").symlink_to(tmp_path / "nowhere")
+    (roles.parent / "site.yml").write_text("- hosts: all")
+    recipe = Recipe.model_validate(
+        {
+            "source": {"debian": {}},
+            "size": "2GiB",
+            "steps": [{"ansible": {"playbook": "site/site.yml"}}],
+        }
+    )
+    seen = [fingerprint(recipe, tmp_path)]
+    assert fingerprint(recipe, tmp_path) == seen[0]
+    (shared / "main.yml").write_text("- debug: {msg: other}")
+    seen.append(fingerprint(recipe, tmp_path))
+    (tmp_path / "vars.yml").write_text("a: 2")
+    seen.append(fingerprint(recipe, tmp_path))
+    assert seen[0] != seen[1] != seen[2]
