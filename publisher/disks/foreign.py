@@ -146,14 +146,17 @@ def convert(path: Path, into: Path, task: Task) -> Path:
     partial = into.with_name(into.name + ".partial")
     task.phase(f"converting {path.name} ({info['format']}) to raw")
     task.check()
+    # ends with this program, also when that is killed, and not by a Ctrl-C meant for it
+    bound = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
     process = subprocess.Popen(
         [
-            *("qemu-img", "convert", *source.options(info["format"])),
+            *(*bound, "qemu-img", "convert", *source.options(info["format"])),
             *("-O", "raw", "-W", source.name, str(partial)),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     try:
         while True:

@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -234,6 +236,48 @@ def test_a_cancelled_conversion_leaves_no_file(disk: Disk, tmp_path: Path) -> No
     with pytest.raises(PublishError, match="cancelled"):
         foreign.convert(disk.path, tmp_path / "out.raw", task)
     assert not list(tmp_path.glob("out*"))
+
+
+FAKE = """#!/bin/sh
+case $1 in
+info) echo '{"format": "qcow2", "virtual-size": 1048576}' ;;
+convert) echo $$ > "$PIDS.new"; mv "$PIDS.new" "$PIDS"; exec sleep 60 ;;
+esac
+"""
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is missing")
+def test_a_conversion_ends_with_the_program_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "qemu-img").write_text(FAKE)
+    (tmp_path / "qemu-img").chmod(0o755)
+    (tmp_path / "disk").write_bytes(b"x")
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from publisher.disks import foreign\n"
+        "from publisher.task import detached\n"
+        "at = Path(sys.argv[1])\n"
+        "foreign.convert(at / 'disk', at / 'out.raw', detached(at / 'memory'))\n"
+    )
+    pids = tmp_path / "pids"
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PIDS": str(pids)}
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment) as parent:
+        deadline = time.monotonic() + 20
+        while not pids.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        child = int(pids.read_text())
+        assert os.getsid(child) == child, "a Ctrl-C in the terminal does not reach it"
+        parent.kill()
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not alive(child)
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
