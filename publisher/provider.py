@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ from publisher.model import Audience, Disk, Finding, Image, Query, Spec, Upload
 from publisher.task import Task
 
 GROUP = "publisher.providers"
+
+sdk_imports = threading.RLock()
+"""Held while an SDK is imported. SDKs of several vendors share packages whose
+modules import each other (requests, for one), and Python ends two threads that
+import those at the same time with a deadlock error."""
 
 
 class Options(BaseModel):
@@ -218,7 +224,8 @@ def load(name: str) -> type[Provider]:
 def require(module: str, extra: str) -> None:
     """Import an SDK module or say which extra brings it."""
     try:
-        importlib.import_module(module)
+        with sdk_imports:
+            importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise HostError(
             f"the Python package {error.name} is not installed",

@@ -17,7 +17,7 @@ from publisher.errors import (
     QuotaError,
     UnreachableError,
 )
-from publisher.provider import require
+from publisher.provider import require, sdk_imports
 from publisher.task import Task
 
 Answer = dict[str, Any]
@@ -106,10 +106,11 @@ class _Clients:
             return self._made[key]
 
     def _make(self, service: str, region: str, workers: int) -> Any:
-        import boto3
-        import botocore.session
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
+        with sdk_imports:
+            import boto3
+            import botocore.session
+            from botocore.config import Config
+            from botocore.exceptions import BotoCoreError
 
         config = Config(
             connect_timeout=4,
@@ -132,7 +133,8 @@ class _Clients:
 @functools.cache
 def _loader() -> Any:
     """botocore's models, read once for all sessions: EC2's takes a fifth of a second."""
-    from botocore.loaders import create_loader
+    with sdk_imports:
+        from botocore.loaders import create_loader
 
     return create_loader(os.environ.get("AWS_DATA_PATH"))
 
@@ -149,8 +151,9 @@ class Api:
         self._workers = workers
 
     def once(self, service: str, region: str, operation: str, **parameters: Any) -> Answer:
-        from botocore.exceptions import BotoCoreError, ClientError
-        from botocore.parsers import ResponseParserError
+        with sdk_imports:
+            from botocore.exceptions import BotoCoreError, ClientError
+            from botocore.parsers import ResponseParserError
 
         environment = tuple(sorted(i for i in os.environ.items() if i[0].startswith("AWS_")))
         client = _clients(environment).get(service, region, self._workers)
@@ -181,8 +184,9 @@ class Api:
 
 def classify(error: Exception, doing: str) -> ProviderError:
     """boto3's exception as ours; `doing` is the call, for the message."""
-    from botocore import exceptions as boto
-    from botocore.parsers import ResponseParserError
+    with sdk_imports:
+        from botocore import exceptions as boto
+        from botocore.parsers import ResponseParserError
 
     if isinstance(error, boto.ClientError):
         return _classify_answer(error.response, doing)

@@ -20,7 +20,7 @@ from providers.azure.credentials import (
 )
 from providers.azure.errors import classify, is_gone
 from publisher.errors import ProviderError
-from publisher.provider import require
+from publisher.provider import require, sdk_imports
 from publisher.task import Cancellation, Retry, Task
 
 if TYPE_CHECKING:
@@ -57,9 +57,10 @@ class Api:
         require("azure.mgmt.compute", "azure")
         # Without a handler, Python prints the SDK's warnings over our own message.
         logging.getLogger("azure").addHandler(logging.NullHandler())
-        from azure.core.pipeline.policies import RetryPolicy, SansIOHTTPPolicy
-        from azure.core.pipeline.transport import RequestsTransport
-        from azure.mgmt.compute import ComputeManagementClient
+        with sdk_imports:
+            from azure.core.pipeline.policies import RetryPolicy, SansIOHTTPPolicy
+            from azure.core.pipeline.transport import RequestsTransport
+            from azure.mgmt.compute import ComputeManagementClient
 
         url, scope = endpoint()
         local = is_loopback(url)
@@ -89,7 +90,8 @@ class Api:
         try:
             return work(self.client)
         except Exception as error:
-            from azure.core.exceptions import AzureError
+            with sdk_imports:
+                from azure.core.exceptions import AzureError
 
             if isinstance(error, AzureError):
                 raise classify(error) from error
@@ -117,7 +119,8 @@ class Api:
         """GET of a resource outside Microsoft.Compute; all pages of a list in one.
 
         Raises ProviderError; `is_gone` tells a missing one."""
-        from azure.core.rest import HttpRequest
+        with sdk_imports:
+            from azure.core.rest import HttpRequest
 
         def fetch(url: str) -> Body:
             def send(client: ComputeManagementClient) -> Body:
@@ -140,7 +143,8 @@ class Api:
 
     def write(self, path: str, version: str, content: Body) -> None:
         """PUT of a resource outside Microsoft.Compute that is made at once."""
-        from azure.core.rest import HttpRequest
+        with sdk_imports:
+            from azure.core.rest import HttpRequest
 
         def send(client: ComputeManagementClient) -> None:
             url = f"{endpoint()[0]}{path}?api-version={version}"

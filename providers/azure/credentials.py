@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from providers.azure.errors import TRANSIENT, classify, credentials_refused, refusal
 from publisher.errors import ProviderError, UnreachableError
+from publisher.provider import sdk_imports
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken
@@ -29,8 +30,9 @@ def is_loopback(url: str) -> bool:
 
 def endpoint() -> tuple[str, str]:
     """(URL of Resource Manager, scope of its tokens)."""
-    from azure.core.settings import settings
-    from azure.mgmt.core.tools import get_arm_endpoints
+    with sdk_imports:
+        from azure.core.settings import settings
+        from azure.mgmt.core.tools import get_arm_endpoints
 
     known = get_arm_endpoints(settings.azure_cloud())
     url = os.environ.get("AZURE_RESOURCE_MANAGER_ENDPOINT") or known["resource_manager"]
@@ -55,9 +57,10 @@ class Credential:
 
     def get_token(self, *scopes: str, **_options: Any) -> AccessToken:
         """Raises CredentialsError, UnreachableError, or a transient ProviderError."""
-        from azure.core.exceptions import AzureError
-        from azure.core.pipeline.transport import RequestsTransport
-        from azure.identity import DefaultAzureCredential
+        with sdk_imports:
+            from azure.core.exceptions import AzureError
+            from azure.core.pipeline.transport import RequestsTransport
+            from azure.identity import DefaultAzureCredential
 
         failures: list[ProviderError] = []
 

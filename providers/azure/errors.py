@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from publisher.errors import CredentialsError, ProviderError, QuotaError, UnreachableError
+from publisher.provider import sdk_imports
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 # Codes of 409 that mean "another operation is under way": the same request
@@ -28,12 +29,13 @@ _QUOTA = frozenset({"QuotaExceeded", "ResourceQuotaExceeded", "SubscriptionQuota
 
 def classify(error: BaseException) -> ProviderError:
     """The SDK's exception as a ProviderError. The message is Azure's own."""
-    from azure.core.exceptions import (
-        ClientAuthenticationError,
-        HttpResponseError,
-        ServiceRequestError,
-        ServiceResponseError,
-    )
+    with sdk_imports:
+        from azure.core.exceptions import (
+            ClientAuthenticationError,
+            HttpResponseError,
+            ServiceRequestError,
+            ServiceResponseError,
+        )
 
     if isinstance(error, ProviderError):
         return error

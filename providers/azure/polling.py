@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from azure.core.exceptions import HttpResponseError
-from azure.core.polling.base_polling import BadResponse, BadStatus
-from azure.mgmt.core.polling.arm_polling import ARMPolling
+from publisher.provider import sdk_imports
+
+with sdk_imports:
+    from azure.core.exceptions import HttpResponseError
+    from azure.core.polling.base_polling import BadResponse, BadStatus
+    from azure.mgmt.core.polling.arm_polling import ARMPolling
 
 
 class StepwisePolling(ARMPolling):

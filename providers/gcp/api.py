@@ -23,7 +23,7 @@ from publisher.errors import (
     QuotaError,
     UnreachableError,
 )
-from publisher.provider import require
+from publisher.provider import require, sdk_imports
 
 PROVIDER = "gcp"
 TIMEOUT = (5.0, 60.0)
@@ -111,9 +111,10 @@ def from_response(response: Any) -> ProviderError:
 
 def classify(error: Exception) -> ProviderError | None:
     """The ProviderError for an exception of the SDK; None for anything else."""
-    import requests
-    from google.api_core import exceptions as core
-    from google.auth import exceptions as auth
+    with sdk_imports:
+        import requests
+        from google.api_core import exceptions as core
+        from google.auth import exceptions as auth
 
     if isinstance(error, core.GoogleAPICallError):
         listed = error.errors[0] if error.errors else {}
@@ -200,7 +201,7 @@ def _import_compute() -> Any:
     if name in sys.modules:
         return sys.modules[name]
     require("google.api_core", PROVIDER)
-    with _import_lock:
+    with sdk_imports:
         found = importlib.util.find_spec(name)
         if found is None:
             raise HostError(
@@ -219,7 +220,6 @@ def _import_compute() -> Any:
         return bare
 
 
-_import_lock = threading.Lock()
 SERVICES = {
     "disks": "DisksClient",
     "global_operations": "GlobalOperationsClient",
@@ -246,7 +246,8 @@ class Api:
         with self._lock:
             if self._credentials is None:
                 require("google.auth", PROVIDER)
-                import google.auth
+                with sdk_imports:
+                    import google.auth
 
                 with classified():
                     try:
@@ -262,7 +263,8 @@ class Api:
     def session(self) -> Any:
         """An AuthorizedSession of the calling thread."""
         if not hasattr(self._local, "session"):
-            from google.auth.transport.requests import AuthorizedSession
+            with sdk_imports:
+                from google.auth.transport.requests import AuthorizedSession
 
             with classified():
                 self._local.session = AuthorizedSession(  # type: ignore[no-untyped-call]

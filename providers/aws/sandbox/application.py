@@ -20,6 +20,7 @@ from providers.aws.sandbox.snapshots import Snapshots
 from providers.aws.sandbox.store import Store
 from providers.aws.sandbox.wire import Answer, Refused
 from publisher.emulation import FaultKind, Faults, Refusal
+from publisher.provider import sdk_imports
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -99,10 +100,11 @@ class Application:
     def _backend(self) -> WSGIApplication:
         with self._lock:
             if self._moto is None:
-                from moto.moto_server.werkzeug_app import (
-                    DomainDispatcherApplication,
-                    create_backend_app,
-                )
+                with sdk_imports:
+                    from moto.moto_server.werkzeug_app import (
+                        DomainDispatcherApplication,
+                        create_backend_app,
+                    )
 
                 self._moto = DomainDispatcherApplication(create_backend_app)
             return self._moto

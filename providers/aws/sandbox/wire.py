@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
+from publisher.provider import sdk_imports
+
 Answer = tuple[int, list[tuple[str, str]], bytes]
 
 _building = threading.Lock()
@@ -31,7 +33,8 @@ class Refused(Exception):
 
 @functools.cache
 def _model(service: str) -> Any:
-    from moto.core.utils import get_service_model
+    with sdk_imports:
+        from moto.core.utils import get_service_model
 
     return get_service_model(service)
 
@@ -64,7 +67,8 @@ def parse_query(service: str, body: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _parse(operation: Any, form: dict[str, str]) -> dict[str, Any]:
-    from moto.core.parse import PROTOCOL_PARSERS
+    with sdk_imports:
+        from moto.core.parse import PROTOCOL_PARSERS
 
     protocol = operation.service_model.metadata["protocol"]
     request: Any = {"values": form, "body": b"", "headers": {}, "method": "POST"}
@@ -76,7 +80,8 @@ def _parse(operation: Any, form: dict[str, str]) -> dict[str, Any]:
 
 
 def _serialized(operation: Any, parameters: Mapping[str, Any]) -> set[str]:
-    from botocore.serialize import create_serializer
+    with sdk_imports:
+        from botocore.serialize import create_serializer
 
     protocol = operation.service_model.metadata["protocol"]
     serializer = create_serializer(protocol, include_validation=False)
@@ -104,7 +109,8 @@ def _validate(shape: Any, value: Any, path: str = "") -> None:
 
 
 def query_answer(service: str, action: str, result: Mapping[str, Any]) -> Answer:
-    from moto.core.serialize import SERIALIZERS, SerializationContext
+    with sdk_imports:
+        from moto.core.serialize import SERIALIZERS, SerializationContext
 
     context = SerializationContext(str(uuid.uuid4()))
     with _building:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from providers.gcp.sandbox.web import Answer, Refused, Request
+from publisher.provider import sdk_imports
 
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 AUDIENCE = "https://oauth2.googleapis.com/token"
@@ -74,7 +75,8 @@ class Identity:
 
     def _claims(self, token: str) -> dict[str, Any]:
         """The claims of a JWT that our key signed and that is valid now."""
-        from google.auth import exceptions, jwt
+        with sdk_imports:
+            from google.auth import exceptions, jwt
 
         try:
             claims: dict[str, Any] = dict(
