@@ -1,0 +1,109 @@
+"""How a machine looks from inside one cloud: what a provider tells the proofs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+
+from publisher.model import Noun, Spec
+from publisher.provider import Options
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+BootMode: TypeAlias = Literal["bios", "uefi", "uefi-secure"]
+Controller: TypeAlias = Literal["nvme", "virtio-scsi", "virtio-blk"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Noun):
+    """One kind of machine of the cloud, as near as QEMU comes to it.
+
+    `smbios` are values of QEMU's -smbios option without the instance's own id,
+    in which {instance} stands for it. `addresses` (IPv4 and IPv6) and `names`
+    (host name ▶ address) exist in the machine's network and nothing else does.
+    `cdrom` says that `Service.cdrom` is to be attached. `reports_ready` says
+    that the guest tells the cloud when it is up. `unproven` names the devices
+    and drivers that QEMU can't show, which only lint can judge.
+    """
+
+    title: str
+    boot: BootMode
+    disk: Controller
+    smbios: tuple[str, ...]
+    datasource: str
+    """cloud-init's name for the cloud: Ec2, GCE, Azure."""
+    nic: str = "virtio-net-pci"
+    tpm: bool = False
+    cdrom: bool = False
+    reports_ready: bool = False
+    addresses: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    unproven: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Instance(Noun):
+    """The machine of one boot: what its owner would have given the cloud.
+
+    `seed` is 32 hex digits, from which the provider derives its own kind of
+    instance id; another seed is another instance. `user_data` is cloud-init's.
+    """
+
+    seed: str
+    hostname: str
+    user: str
+    public_key: str
+    user_data: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report(Noun):
+    """Something that the guest asked or told the metadata service. `seconds` since
+    the service was made; `kind` is "ready" or "not-ready" (what the guest says of
+    itself), "user-data", "key", "token", "metadata", "refused" or "agent"; `text`
+    is the request (method, path) or the guest's words."""
+
+    seconds: float
+    kind: str
+    text: str
+
+
+class Service(Protocol):
+    """The cloud's metadata service for one instance; thread-safe."""
+
+    @property
+    def instance_id(self) -> str:
+        """As the cloud names it; what {instance} in `Look.smbios` stands for."""
+
+    @property
+    def endpoints(self) -> Mapping[tuple[str, int], WSGIApplication]:
+        """What listens at which (address, port) of the machine's network."""
+
+    @property
+    def cdrom(self) -> Mapping[str, bytes]:
+        """The files of the CD that the cloud attaches; empty without one."""
+
+    def reports(self) -> Sequence[Report]: ...
+
+
+class Guest(Protocol):
+    """One cloud from inside, for images registered with one provider's options."""
+
+    name: str
+    title: str
+
+    def looks(self, spec: Spec) -> Sequence[Look]:
+        """The machines that such an image must boot on, the most usual first."""
+
+    def service(self, instance: Instance, look: Look) -> Service: ...
+
+
+@runtime_checkable
+class Rehearsable(Protocol):
+    """A provider that knows how its cloud looks from inside."""
+
+    @classmethod
+    def guest(cls, options: Options | None) -> Guest:
+        """For images published with `options`; None: with the provider's defaults."""
