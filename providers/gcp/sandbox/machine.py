@@ -19,12 +19,19 @@ from pathlib import Path
 from providers.gcp.sandbox.web import Answer, Application, Refused, Request, Router
 from publisher.emulation import Server
 
+_POWER = 'read -r _ </proc/self/fd/"$1"; kill -KILL 0'
+_RUN = f'({_POWER}) & exec "$0"'
+"""Runs the script $0 until the pipe $1 ends: the machine must not outlive a stand-in
+that was killed. PR_SET_PDEATHSIG would not do, as it waits for the thread that
+started the script, which is the one that answered the request."""
+
 
 class Machine:
     def __init__(self, directory: Path, metadata: Mapping[str, str]) -> None:
         self._directory = directory
         self._metadata = metadata
         self._process: subprocess.Popen[bytes] | None = None
+        self._power = -1
         self._server: Server | None = None
         self.serial = directory / "serial"
 
@@ -49,16 +56,21 @@ class Machine:
             "GCE_METADATA_HOST": self._server.url.removeprefix("http://"),
             "DISK_BY_ID": str(devices),
         }
-        with self.serial.open("ab") as serial:
-            self._process = subprocess.Popen(
-                [program],
-                stdin=subprocess.DEVNULL,
-                stdout=serial,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=self._directory,
-                start_new_session=True,
-            )
+        plug, self._power = os.pipe()
+        try:
+            with self.serial.open("ab") as serial:
+                self._process = subprocess.Popen(
+                    ["/bin/sh", "-c", _RUN, str(program), str(plug)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=serial,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=self._directory,
+                    start_new_session=True,
+                    pass_fds=(plug,),
+                )
+        finally:
+            os.close(plug)
 
     @staticmethod
     def _admit(request: Request) -> None:
@@ -85,6 +97,9 @@ class Machine:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+        if self._power >= 0:
+            os.close(self._power)
+            self._power = -1
         if self._server is not None:
             self._server.stop()
             self._server = None
