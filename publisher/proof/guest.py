@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
@@ -20,8 +22,9 @@ Controller: TypeAlias = Literal["nvme", "virtio-scsi", "virtio-blk"]
 class Look(Noun):
     """One kind of machine of the cloud, as near as QEMU comes to it.
 
-    `smbios` are values of QEMU's -smbios option without the instance's own id,
-    in which {instance} stands for it. `addresses` (IPv4 and IPv6) and `names`
+    `smbios` are values of QEMU's -smbios option, in which {instance} stands for
+    the instance's id and {uuid} for the machine's (see `smbios` below), and commas
+    within a value are doubled. `addresses` (IPv4 and IPv6) and `names`
     (host name ▶ address) exist in the machine's network and nothing else does.
     `cdrom` says that `Service.cdrom` is to be attached. `reports_ready` says
     that the guest tells the cloud when it is up. `unproven` names the devices
@@ -48,7 +51,9 @@ class Instance(Noun):
     """The machine of one boot: what its owner would have given the cloud.
 
     `seed` is 32 hex digits, from which the provider derives its own kind of
-    instance id; another seed is another instance. `user_data` is cloud-init's.
+    instance id; another seed is another instance. `public_key` is in OpenSSH's
+    form. `user_data` is cloud-init's. `address` is what the machine's DHCP server
+    gives it, in a network of 24 bits; QEMU's user network gives the default.
     """
 
     seed: str
@@ -56,18 +61,47 @@ class Instance(Noun):
     user: str
     public_key: str
     user_data: str = ""
+    address: str = "10.0.2.15"
+
+
+ReportKind: TypeAlias = Literal[
+    "ready", "not-ready", "user-data", "key", "token", "metadata", "refused", "agent"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Report(Noun):
     """Something that the guest asked or told the metadata service. `seconds` since
     the service was made; `kind` is "ready" or "not-ready" (what the guest says of
-    itself), "user-data", "key", "token", "metadata", "refused" or "agent"; `text`
-    is the request (method, path) or the guest's words."""
+    itself), "user-data", "key", "token", "metadata", "refused" or "agent" (what an
+    agent tells); `text` is the request (method, path) or the guest's words."""
 
     seconds: float
-    kind: str
+    kind: ReportKind
     text: str
+
+
+class Diary:
+    """What a service keeps of its guest; thread-safe. A guest that asks on and on
+    fills neither memory nor the verdict: `MOST` reports, each cut at `LONGEST`."""
+
+    MOST = 5_000
+    LONGEST = 500
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._born = time.monotonic()
+        self._reports: list[Report] = []
+
+    def note(self, kind: ReportKind, text: str) -> None:
+        seconds = round(time.monotonic() - self._born, 3)
+        with self._lock:
+            if len(self._reports) < self.MOST or kind in ("ready", "not-ready"):
+                self._reports.append(Report(seconds, kind, text[: self.LONGEST]))
+
+    def reports(self) -> Sequence[Report]:
+        with self._lock:
+            return tuple(self._reports)
 
 
 class Service(Protocol):
@@ -75,7 +109,16 @@ class Service(Protocol):
 
     @property
     def instance_id(self) -> str:
-        """As the cloud names it; what {instance} in `Look.smbios` stands for."""
+        """As cloud-init names it; what {instance} in `Look.smbios` stands for."""
+
+    @property
+    def uuid(self) -> str:
+        """The machine's UUID as Linux shows it; what {uuid} in `Look.smbios` stands for."""
+
+    @property
+    def mac(self) -> str:
+        """The address that the machine's network card must have, with colons: the
+        metadata names it, and guests configure no other card."""
 
     @property
     def endpoints(self) -> Mapping[tuple[str, int], WSGIApplication]:
@@ -86,6 +129,15 @@ class Service(Protocol):
         """The files of the CD that the cloud attaches; empty without one."""
 
     def reports(self) -> Sequence[Report]: ...
+
+
+def smbios(look: Look, service: Service) -> tuple[str, ...]:
+    """The values of QEMU's -smbios option for the machine of one boot."""
+    stands_for = {"{instance}": service.instance_id, "{uuid}": service.uuid}
+    values = list(look.smbios)
+    for name, value in stands_for.items():
+        values = [text.replace(name, value) for text in values]
+    return tuple(values)
 
 
 class Guest(Protocol):
