@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 
 from publisher.model import Noun, Spec
 from publisher.provider import Options
+from publisher.vm.board import Controller
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 BootMode: TypeAlias = Literal["bios", "uefi", "uefi-secure"]
-Controller: TypeAlias = Literal["nvme", "virtio-scsi", "virtio-blk"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ from publisher.task import Task
 from publisher.vm import process
 from publisher.vm.accelerator import Accelerator, cpus, probe
 from publisher.vm.arch import platform_of
+from publisher.vm.board import PLAIN, Board, comma
 from publisher.vm.console import Phase, Tracker
+from publisher.vm.network import HOST, Network
 
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ BOOT = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """A disk file as a virtio disk. Deleted blocks become holes in the file."""
+    """A disk file. Deleted blocks become holes in the file."""
 
     path: Path
     format: Literal["raw", "qcow2"] = "raw"
@@ -57,11 +59,8 @@ class Hardware:
     incoming: bool = False
     """Wait for another machine's memory (snapshot.thaw) instead of booting."""
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def _comma(path: Path) -> str:
-    """A path inside a QEMU option, where a comma is doubled."""
-    return str(path).replace(",", ",,")
+    board: Board = PLAIN
+    network: Network = HOST
 
 
 def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: int) -> list[str]:
@@ -74,10 +73,11 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
     argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
     argv += ["-object", "rng-builtin,id=rng"]
     argv += ["-device", "virtio-rng-pci,rng=rng", "-device", "pvpanic"]
-    argv += ["-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:0-:22"]
-    argv += ["-device", "virtio-net-pci,netdev=net,romfile="]
+    argv += ["-netdev", f"{hardware.network.netdev},id=net,hostfwd=tcp:127.0.0.1:0-:22"]
+    argv += ["-device", f"{hardware.board.nic},netdev=net,romfile="]
+    argv += hardware.board.arguments()
     if hardware.firmware_code is not None and hardware.firmware_variables is not None:
-        code, variables = _comma(hardware.firmware_code), _comma(hardware.firmware_variables)
+        code, variables = comma(hardware.firmware_code), comma(hardware.firmware_variables)
         argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}"]
         argv += ["-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
     for number, drive in enumerate(hardware.drives):
@@ -87,9 +87,8 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
         argv += [
             "-drive",
             f"if=none,id=disk{number},format={drive.format},cache=unsafe,{mode},"
-            f"file={_comma(drive.path)}",
-            "-device",
-            f"virtio-blk-pci,drive=disk{number},bootindex={number}",
+            f"file={comma(drive.path)}",
+            *hardware.board.drive_devices(number),
         ]
     return [*argv, "-incoming", "defer"] if hardware.incoming else argv
 
@@ -171,12 +170,13 @@ class Machine:
         console, guest = socket.socketpair()
         with theirs, guest:
             argv = arguments(self.hardware, self.accelerator, theirs.fileno(), guest.fileno())
+            tpm = self.hardware.board.tpm
             # started in this thread, because it lives exactly as long as the guest may
             self._process = process.spawn(
-                argv,
+                self.hardware.network.enclose(argv),
                 stderr=subprocess.PIPE,
                 env=self.hardware.environment or None,
-                pass_fds=(theirs.fileno(), guest.fileno()),
+                pass_fds=(theirs.fileno(), guest.fileno(), *([] if tpm is None else [tpm])),
             )
         client = QMPClient("guest")
         self._client = client

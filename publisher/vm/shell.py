@@ -6,12 +6,11 @@ import io
 import os
 import select
 import shlex
-import socket
 import stat
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +22,7 @@ from publisher.vm.console import Phase
 from publisher.vm.host import require
 from publisher.vm.keys import ALIAS, Keys
 from publisher.vm.machine import BOOT, STALL, Machine
+from publisher.vm.network import Network
 
 BANNER = 20.0
 """Seconds to wait for sshd's first line; an emulated guest is slow to fork."""
@@ -35,23 +35,54 @@ DOWN = 600.0
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-def listening(port: int, timeout: float) -> bool:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a login is waited for, in seconds: for sshd's first line, for any
+    sign of life, for the whole boot; `refusals` is how often sshd may say no,
+    because it may answer before cloud-init has put our keys in place."""
+
+    banner: float = BANNER
+    stall: float = STALL
+    boot: float = BOOT
+    refusals: int = 20
+
+
+PATIENCE = Patience()
+
+
+def listening(network: Network, port: int, timeout: float) -> bool:
     """True when an SSH server answers. The port alone says nothing: QEMU accepts
     connections before the guest does."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout) as connection:
+        with network.connect(port, timeout) as connection:
             return connection.recv(4).startswith(b"SSH-")
     except OSError:
         return False
 
 
 class Shell:
-    """Login of one user in a Machine; a context that ends with the connection."""
+    """Login of one user in a Machine; a context that ends with the connection.
 
-    def __init__(self, machine: Machine, keys: Keys, user: str = "root") -> None:
+    `pinned`: only the host key of `keys` is accepted; otherwise any, which is for
+    a network that nobody else is in. `on_wait` is called while the guest boots,
+    and may raise what makes waiting any longer useless."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        keys: Keys,
+        user: str = "root",
+        *,
+        patience: Patience = PATIENCE,
+        pinned: bool = True,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> None:
         self._machine = machine
         self._keys = keys
         self._user = user
+        self._patience = patience
+        self._pinned = pinned
+        self._on_wait = on_wait
         self._master: subprocess.Popen[bytes] | None = None
         self._directory = keys.identity.parent
 
@@ -92,8 +123,8 @@ class Shell:
             "PreferredAuthentications": "publickey",
             "ServerAliveCountMax": "20",
             "ServerAliveInterval": "30",
-            "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": self._keys.known_hosts.name,
+            "StrictHostKeyChecking": "yes" if self._pinned else "no",
+            "UserKnownHostsFile": self._keys.known_hosts.name if self._pinned else "/dev/null",
         }
         argv = ["-F", "none"]
         for name, value in settings.items():
@@ -102,7 +133,8 @@ class Shell:
 
     def _ssh(self, *options: str) -> list[str]:
         _, port, user = self.address
-        return ["ssh", *self.options(), "-p", str(port), "-l", user, *options]
+        argv = ["ssh", *self.options(), "-p", str(port), "-l", user, *options]
+        return self._machine.hardware.network.join(argv)
 
     def _login(self) -> str:
         """One attempt; "" when logged in, otherwise what ssh said."""
@@ -140,28 +172,29 @@ class Shell:
         that the boot did not leave."""
         require("ssh")
         machine, clock = self._machine, self._machine.task.clock
+        network, patience = machine.hardware.network, self._patience
         started = clock.monotonic()
         delay = 0.25
         said = ""
         attempts = 0
         while True:
             machine.check()
-            if listening(machine.ssh_port, BANNER):
+            if listening(network, machine.ssh_port, patience.banner):
                 machine.tracker.enter(Phase.SSHD)
                 said = self._login()
                 if not said:
                     machine.tracker.enter(Phase.READY)
                     return
-                # sshd may answer before cloud-init has put our keys in place
                 attempts += 1
-                if attempts >= 20:
+                if attempts >= patience.refusals:
                     raise machine.boot_error(f"sshd answers but refuses the login: {said}")
             now = clock.monotonic()
             silent = now - max(machine.tracker.heard, started)
-            if silent > STALL:
+            if silent > patience.stall:
                 raise machine.boot_error(f"no sign of life for {silent:.0f} s")
-            if now - started > BOOT:
+            if now - started > patience.boot:
                 raise machine.boot_error(f"no login after {now - started:.0f} s {said}".rstrip())
+            self._on_wait()
             machine.task.cancellation.wait(delay)
             delay = min(delay * 1.5, 3.0)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from publisher.errors import BuildError
+from publisher.vm.network import HOST
 from publisher.vm.shell import archive, listening
 
 
@@ -73,10 +74,10 @@ def test_only_a_server_that_greets_is_listening(says: bytes, is_ssh: bool) -> No
 
         thread = threading.Thread(target=serve)
         thread.start()
-        assert listening(server.getsockname()[1], 2) is is_ssh
+        assert listening(HOST, server.getsockname()[1], 2) is is_ssh
         thread.join()
 
 
 def test_an_open_port_without_a_guest_behind_it_is_not_listening() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert not listening(server.getsockname()[1], 0.2)
+        assert not listening(HOST, server.getsockname()[1], 0.2)

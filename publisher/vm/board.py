@@ -1,0 +1,55 @@
+"""What a guest finds in its machine: identity, controllers, a CD, a TPM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+Controller: TypeAlias = Literal["nvme", "virtio-scsi", "virtio-blk"]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """`smbios` are values of QEMU's -smbios option; `disk` is what all drives hang
+    on; `cdrom` is an ISO file; `tpm` the number of a socket that is connected to
+    swtpm's control channel and that QEMU inherits."""
+
+    smbios: tuple[str, ...] = ()
+    disk: Controller = "virtio-blk"
+    nic: str = "virtio-net-pci"
+    cdrom: Path | None = None
+    tpm: int | None = None
+
+    def drive_devices(self, number: int) -> list[str]:
+        """Arguments that attach the drive disk{number}, in the order of booting."""
+        if self.disk == "virtio-blk":
+            return ["-device", f"virtio-blk-pci,drive=disk{number},bootindex={number}"]
+        if self.disk == "nvme":
+            serial = f"serial=disk{number}"
+            return ["-device", f"nvme,drive=disk{number},{serial},bootindex={number}"]
+        return [
+            *("-device", f"virtio-scsi-pci,id=scsi{number}"),
+            *("-device", f"scsi-hd,bus=scsi{number}.0,drive=disk{number},bootindex={number}"),
+        ]
+
+    def arguments(self) -> list[str]:
+        """Arguments for all but drives and network."""
+        argv = [word for value in self.smbios for word in ("-smbios", value)]
+        if self.cdrom is not None:
+            # not SATA: kernels made for clouds have no driver for it
+            argv += ["-drive", f"if=none,id=cd,media=cdrom,format=raw,file={comma(self.cdrom)}"]
+            argv += ["-device", "virtio-scsi-pci,id=cdbus"]
+            argv += ["-device", "scsi-cd,bus=cdbus.0,drive=cd"]
+        if self.tpm is not None:
+            argv += ["-chardev", f"socket,id=tpm,fd={self.tpm}"]
+            argv += ["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]
+        return argv
+
+
+PLAIN = Board()
+
+
+def comma(path: Path) -> str:
+    """A path inside a QEMU option, where a comma is doubled."""
+    return str(path).replace(",", ",,")
