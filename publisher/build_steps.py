@@ -6,25 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from publisher.section import Section
+from publisher.secret import Secret
+from publisher.section import Duration, Section, Timeout
 
 KINDS = ("packages", "run", "copy", "ansible", "reboot", "check")
 SHELL = "sh -eu"
 """What runs a script unless it says otherwise."""
-
-_UNITS = {"": 1, "s": 1, "min": 60, "h": 3600}
-
-
-def parse_duration(value: object) -> object:
-    """A text such as 10min, or a number of seconds, as seconds."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+)\s*([a-z]*)\s*", value)
-    if not match or match[2] not in _UNITS:
-        raise ValueError('write a duration such as "90s", "10min" or "2h", or seconds')
-    return int(match[1]) * _UNITS[match[2]]
 
 
 def _variable(name: str) -> str:
@@ -39,33 +28,8 @@ def _one_line(text: str) -> str:
     return text
 
 
-Duration = Annotated[
-    int, BeforeValidator(parse_duration, json_schema_input_type=str | int), Field(ge=0)
-]
-Timeout = Annotated[
-    int, BeforeValidator(parse_duration, json_schema_input_type=str | int), Field(ge=1)
-]
 Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, AfterValidator(_one_line)]
-
-
-class Secret(Section):
-    """Where a secret is: in an environment variable of yours, or in a file."""
-
-    environment: str | None = Field(
-        None, description="Name of the environment variable of `publish` that holds the value."
-    )
-    file: str | None = Field(
-        None,
-        description="File that holds the value, relative to the pipeline file. Line ends at the "
-        "end of the file do not belong to it.",
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> Secret:
-        if (self.environment is None) == (self.file is None):
-            raise ValueError("give exactly one of environment, file")
-        return self
 
 
 class Script(Section):

@@ -10,9 +10,11 @@ from typing import Any
 
 from pydantic import Field
 
-from publisher.build_steps import Ansible, BuildStep, Copy, Script, Secret
+from publisher.build_steps import Ansible, BuildStep, Copy, Script
 from publisher.errors import PipelineError
+from publisher.installer import Installer
 from publisher.model import Firmware
+from publisher.secret import Secret
 from publisher.section import Section, Size
 from publisher.sources import Command, Debian, Disk, Source
 
@@ -23,6 +25,7 @@ __all__ = [
     "Copy",
     "Debian",
     "Disk",
+    "Installer",
     "Recipe",
     "Script",
     "Secret",

@@ -1,4 +1,4 @@
-"""What all sections of a pipeline file have in common, and sizes as people write them."""
+"""What all sections of a pipeline file have in common; sizes and durations as people write them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,27 @@ Size = Annotated[
     int,
     BeforeValidator(parse_size, json_schema_input_type=str | int),
     Field(ge=MIB, multiple_of=MIB),
+]
+
+
+_SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600}
+
+
+def parse_duration(value: object) -> object:
+    """A text such as 10min, or a number of seconds, as seconds."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+)\s*([a-z]*)\s*", value)
+    if not match or match[2] not in _SECONDS:
+        raise ValueError('write a duration such as "90s", "10min" or "2h", or seconds')
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+Duration = Annotated[
+    int, BeforeValidator(parse_duration, json_schema_input_type=str | int), Field(ge=0)
+]
+Timeout = Annotated[
+    int, BeforeValidator(parse_duration, json_schema_input_type=str | int), Field(ge=1)
 ]
 
 

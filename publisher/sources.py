@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Annotated
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from publisher.installer import Installer
+from publisher.locations import Inside, Location, Original
 from publisher.model import MIB
 from publisher.section import Section
-
-
-def is_url(location: str) -> bool:
-    return location.startswith(("https://", "http://"))
-
-
-def _public(url: str) -> str:
-    if "://" in url and not is_url(url):
-        raise ValueError("must be a path, or start with https:// or http://")
-    if "@" in urlsplit(url).netloc:
-        raise ValueError(
-            "must hold no user name or password: they would be kept in the journal; "
-            "write them into ~/.netrc"
-        )
-    return url
-
-
-def _inside(path: str) -> str:
-    parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts or not parts.parts:
-        raise ValueError("must be a relative path without ..")
-    return path
-
-
-Location = Annotated[str, Field(min_length=1), AfterValidator(_public)]
-Inside = Annotated[str, AfterValidator(_inside)]
 
 
 class Repository(Section):
@@ -85,47 +58,13 @@ class Debian(Section):
     )
 
 
-class Disk(Section):
+class Disk(Original):
     """Source `disk`: a disk that exists already, such as a distribution's cloud image."""
 
     file: Location = Field(
         description="Path, relative to the pipeline file, or URL of a disk file: qcow2, raw, "
         "vmdk, vhd, vhdx or vdi; also an OVA, or packed as .xz, .gz, .zst or .bz2."
     )
-    sha256: str | None = Field(
-        None, description="The file's sha256, in hex digits.", pattern=r"^[0-9a-fA-F]{64}$"
-    )
-    sha512: str | None = Field(
-        None, description="The file's sha512, in hex digits.", pattern=r"^[0-9a-fA-F]{128}$"
-    )
-    sums: Location | None = Field(
-        None, description="Path or URL of a signed list of digests, such as SHA256SUMS."
-    )
-    signature: Location | None = Field(
-        None,
-        description="Path or URL of the list's OpenPGP signature; without it, the list must "
-        "carry its signature inside.",
-    )
-    key: str | None = Field(
-        None,
-        description="File with the OpenPGP public keys that may sign the list, relative to the "
-        "pipeline file.",
-    )
-
-    @model_validator(mode="after")
-    def _trusted(self) -> Disk:
-        given = [n for n in ("sha256", "sha512", "sums") if getattr(self, n) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give only one of {', '.join(given)}")
-        if is_url(self.file) and not given:
-            raise ValueError(
-                "a URL needs a digest to check the file with: give sha256, sha512, or sums and key"
-            )
-        if self.sums is not None and self.key is None:
-            raise ValueError("sums needs key: the file with the key that signs the list")
-        if self.sums is None and (self.key or self.signature):
-            raise ValueError("key and signature belong to sums: give the list that was signed")
-        return self
 
 
 class Command(Section):
@@ -157,6 +96,9 @@ class Source(Section):
 
     debian: Debian | None = Field(None, description="A fresh Debian installation.")
     disk: Disk | None = Field(None, description="A disk that exists already.")
+    installer: Installer | None = Field(
+        None, description="An unattended installation by a distribution's own installer."
+    )
     command: Command | None = Field(None, description="A disk that a command makes.")
 
     @model_validator(mode="after")
@@ -178,13 +120,9 @@ class Source(Section):
             for number, repository in enumerate(self.debian.repositories):
                 yield f"build.source.debian.repositories[{number}].key", repository.key
         if self.disk is not None:
-            disk = self.disk
-            named = {"sums": disk.sums, "signature": disk.signature, "key": disk.key}
-            if not (disk.sha256 or disk.sha512 or disk.sums):
-                named["file"] = disk.file
-            for name, path in named.items():
-                if path is not None and not is_url(path):
-                    yield f"build.source.disk.{name}", path
+            yield from self.disk.local_files("build.source.disk")
+        if self.installer is not None:
+            yield from self.installer.local_files("build.source.installer")
         if self.command is not None:
             for number, path in enumerate(self.command.inputs):
                 yield f"build.source.command.inputs[{number}]", path
@@ -195,7 +133,9 @@ class Source(Section):
             at = f" of {self.debian.snapshot}" if self.debian.snapshot else ""
             return f"debian {self.debian.suite}{at}"
         if self.disk is not None:
-            return f"disk {re.split('[?#]', self.disk.file)[0].rstrip('/').rpartition('/')[2]}"
+            return f"disk {self.disk.name}"
+        if self.installer is not None:
+            return self.installer.title()
         assert self.command is not None
         run = self.command.run
         lines = run.strip().splitlines() if isinstance(run, str) else [" ".join(run)]

@@ -7,9 +7,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from publisher.build_steps import BuildStep, Secret
+from publisher.build_steps import BuildStep
 from publisher.errors import BootError, PipelineError, PublishError
 from publisher.recipe import local_file
+from publisher.secret import Secret
 
 SHORTEST = 4
 """Characters; anything shorter stands in ordinary output too, so it can't be hidden."""
@@ -18,9 +19,13 @@ SHORTEST = 4
 def read(step: BuildStep, directory: Path, key: str) -> dict[str, str]:
     """The values of the step's secrets by variable name. Raises PipelineError for
     one that is missing or can't be hidden."""
+    return read_all(step.secrets or {}, directory, key)
+
+
+def read_all(given: Mapping[str, Secret], directory: Path, key: str) -> dict[str, str]:
+    """The values by name, as `read` gives them; `key` is what has `secrets`."""
     return {
-        name: _value(secret, directory, f"{key}.secrets.{name}")
-        for name, secret in (step.secrets or {}).items()
+        name: _value(secret, directory, f"{key}.secrets.{name}") for name, secret in given.items()
     }
 
 
