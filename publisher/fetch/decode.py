@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from publisher.errors import BuildError, HostError
@@ -26,6 +26,7 @@ _MAGIC = {
     "zstd": b"\x28\xb5\x2f\xfd",
     "bzip2": b"BZh",
 }
+_SUFFIX = {"zstd": ".zst", "lz4": ".lz4"}
 
 
 class Readable(Protocol):
@@ -129,13 +130,14 @@ def _zstd_module() -> Any:
 
 
 @contextlib.contextmanager
-def _zstd_process(source: Readable) -> Iterator[Readable]:
-    if host.which("zstd") is None:
+def _process(source: Readable, argv: Sequence[str]) -> Iterator[Readable]:
+    """What a program makes of the stream. Its Debian package has its name."""
+    tool = argv[0]
+    if host.which(tool) is None:
         raise HostError(
-            "zstd is not installed: it unpacks .zst files",
-            hint="install the Debian package zstd",
+            f"{tool} is not installed: it unpacks {_SUFFIX[tool]} files",
+            hint=f"install the Debian package {tool}",
         )
-    argv = ["zstd", "--decompress", "--stdout", "--quiet", f"--memory={MEMORY // MIB}MB"]
     child = process.spawn(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -168,7 +170,7 @@ def _zstd_process(source: Readable) -> Iterator[Readable]:
                     raise EOFError(complaints.read().decode(errors="replace").strip())
             return data
 
-    thread = threading.Thread(target=feed, name="zstd-input", daemon=True)
+    thread = threading.Thread(target=feed, name=f"{tool}-input", daemon=True)
     thread.start()
     try:
         yield Output()
@@ -180,18 +182,25 @@ def _zstd_process(source: Readable) -> Iterator[Readable]:
 
 
 @contextlib.contextmanager
-def decoded(source: Readable, packing: str) -> Iterator[Readable]:
-    """The bytes inside a stream of that `kind` (no archive)."""
+def decoded(source: Readable, packing: str, memory: int = 0) -> Iterator[Readable]:
+    """The bytes inside a stream of that `kind` (no archive), or of lzma or lz4. A
+    decoder that wants more than `memory` bytes (MEMORY without a number) fails."""
+    memory = memory or MEMORY
     if packing == "zstd":
         module = _zstd_module()
         if module is None:
-            with _zstd_process(source) as output:
+            argv = ("zstd", "--decompress", "--stdout", "--quiet", f"--memory={memory // MIB}MB")
+            with _process(source, argv) as output:
                 yield output
             return
-        window = {module.DecompressionParameter.window_log_max: MEMORY.bit_length() - 1}
+        window = {module.DecompressionParameter.window_log_max: memory.bit_length() - 1}
         yield _Decoded(source, lambda: module.ZstdDecompressor(options=window))
-    elif packing == "xz":
-        yield _Decoded(source, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY))
+    elif packing == "lz4":
+        with _process(source, ("lz4", "--decompress", "--stdout", "--quiet")) as output:
+            yield output
+    elif packing in ("xz", "lzma"):
+        form = lzma.FORMAT_XZ if packing == "xz" else lzma.FORMAT_ALONE
+        yield _Decoded(source, lambda: lzma.LZMADecompressor(form, memlimit=memory))
     else:
         yield _Decoded(source, bz2.BZ2Decompressor if packing == "bzip2" else _Gzip)
 

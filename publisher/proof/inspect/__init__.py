@@ -1,0 +1,1 @@
+"""Disks of unknown origin, read without mounting them: every read is bounded."""

@@ -1,0 +1,199 @@
+"""The directory tree of an installation: its root file system with what its fstab
+mounts on it. Symbolic links never lead outside, and are followed a bounded number
+of times."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from publisher.model import MIB
+from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
+from publisher.proof.inspect.filesystem import LINK_MOST, FileSystem, Node
+
+_LINKS_MOST = 40
+"""As Linux: path_resolution(7)."""
+_DEPTH_MOST = 100
+TEXT_MOST = 16 * MIB
+"""The most of a text file that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """What is mounted somewhere: a file system, or why it can't be read."""
+
+    files: FileSystem | None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a path leads: `path` without links and dots."""
+
+    path: str
+    files: FileSystem
+    node: Node
+
+
+class Tree:
+    """Paths are absolute. Everything raises Unreadable, or its kinds, where the
+    answer lies in a file system that can't be read."""
+
+    def __init__(self, root: FileSystem, budget: Budget) -> None:
+        self._root = root
+        self._budget = budget
+        self._mounts: dict[str, Mounted] = {}
+        self._names = functools.lru_cache(maxsize=512)(self._read_names)
+
+    def mount(self, path: str, mounted: Mounted) -> None:
+        """Put a file system on a directory (a canonical path such as /boot)."""
+        self._mounts[path] = mounted
+
+    # -- looking
+
+    def find(self, path: str, *, follow: bool = True) -> Place | None:
+        """Where a path leads; None where nothing is. `follow`: the last link, too."""
+        if len(path) > LINK_MOST:
+            raise Damaged("a path is longer than 4096 bytes")
+        todo = [part for part in reversed(path.split("/")) if part]
+        here = [self._enter("", self._root, self._root.root())]
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part == ".":
+                continue
+            if part == "..":
+                if len(here) > 1:
+                    here.pop()
+                continue
+            place = here[-1]
+            if not place.node.is_dir:
+                return None
+            number = self._lookup(place, part)
+            if number is None:
+                return None
+            node = place.files.node(number)
+            if node.is_link and (todo or follow):
+                links += 1
+                if links > _LINKS_MOST:
+                    return None
+                target = place.files.link(node)
+                todo += [piece for piece in reversed(target.split("/")) if piece]
+                if len(todo) > LINK_MOST:
+                    return None
+                if target.startswith("/"):
+                    del here[1:]
+                continue
+            here.append(self._enter(f"{place.path}/{part}", place.files, node))
+        last = here[-1]
+        return last if last.path else Place("/", last.files, last.node)
+
+    def _enter(self, path: str, files: FileSystem, node: Node) -> Place:
+        mounted = self._mounts.get(path)
+        if mounted is None:
+            return Place(path, files, node)
+        if mounted.files is None:
+            raise Unreadable(f"{path} is a file system of its own: {mounted.fault}")
+        return Place(path, mounted.files, mounted.files.root())
+
+    def _lookup(self, place: Place, name: str) -> int | None:
+        names = self._names(place.files, place.node)
+        if place.files.folds_case and name not in names:
+            wanted = name.lower()
+            return next((names[own] for own in names if own.lower() == wanted), None)
+        return names.get(name)
+
+    def _read_names(self, files: FileSystem, node: Node) -> Mapping[str, int]:
+        return files.names(node)
+
+    def exists(self, path: str) -> bool:
+        return self.find(path) is not None
+
+    def is_file(self, path: str) -> bool:
+        place = self.find(path)
+        return place is not None and place.node.is_file
+
+    def link(self, path: str) -> str:
+        """Where the link at a path points, "" where it is none."""
+        place = self.find(path, follow=False)
+        return place.files.link(place.node) if place is not None and place.node.is_link else ""
+
+    def names(self, path: str) -> list[str]:
+        """What is in a directory, sorted; empty where there is none."""
+        place = self.find(path)
+        if place is None or not place.node.is_dir:
+            return []
+        return sorted(self._names(place.files, place.node))
+
+    def glob(self, pattern: str) -> list[str]:
+        """The paths that fit, sorted; * and ? stay within one name, and find no
+        hidden ones."""
+        found = [""]
+        for part in pattern.strip("/").split("/"):
+            if not any(mark in part for mark in "*?["):
+                found = [f"{path}/{part}" for path in found]
+                continue
+            found = [
+                f"{path}/{name}"
+                for path in found
+                for name in fnmatch.filter(self.names(path or "/"), part)
+                if not name.startswith(".") or part.startswith(".")
+            ]
+        return [path for path in found if self.find(path, follow=False) is not None]
+
+    def walk(self, top: str) -> Iterator[Place]:
+        """All below a directory, without following links; each directory once."""
+        start = self.find(top)
+        if start is None or not start.node.is_dir:
+            return
+        seen = {(id(start.files), start.node.number)}
+        todo = [start]
+        while todo:
+            place = todo.pop()
+            for name in sorted(self._names(place.files, place.node), reverse=True):
+                node = place.files.node(self._names(place.files, place.node)[name])
+                below = self._enter(f"{place.path.rstrip('/')}/{name}", place.files, node)
+                yield below
+                if not below.node.is_dir:
+                    continue
+                key = (id(below.files), below.node.number)
+                if key in seen:
+                    raise Damaged(f"the directory {below.path} is in more than one place")
+                if below.path.count("/") > _DEPTH_MOST:
+                    raise Damaged(f"directories are more than {_DEPTH_MOST} deep")
+                seen.add(key)
+                todo.append(below)
+
+    # -- reading
+
+    def read(self, path: str, most: int = TEXT_MOST) -> bytes:
+        """A file's first `most` bytes; empty where there is none."""
+        place = self.find(path)
+        if place is None or not place.node.is_file:
+            return b""
+        data = b""
+        pieces: list[bytes] = []
+        left = most
+        for piece in place.files.stream(place.node):
+            pieces.append(piece[:left])
+            left -= len(pieces[-1])
+            if left <= 0:
+                break
+        return data.join(pieces)
+
+    def text(self, path: str) -> str:
+        return self.read(path).decode(errors="replace")
+
+    def lines(self, path: str) -> Iterator[tuple[int, str]]:
+        """(line number, stripped line) of what is not empty and no comment with #."""
+        for number, line in enumerate(self.text(path).splitlines(), 1):
+            stripped = line.strip()
+            if stripped and not stripped.startswith("#"):
+                yield number, stripped
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        place = self.find(path)
+        if place is not None and place.node.is_file:
+            yield from place.files.stream(place.node)

@@ -1,0 +1,99 @@
+"""What a partition holds, by its signature; and its reader, where there is one.
+
+Places of the signatures: libblkid's superblock probes.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from publisher.proof.inspect.budget import Budget, Exhausted, Unreadable
+from publisher.proof.inspect.ext import Ext
+from publisher.proof.inspect.fat import Fat
+from publisher.proof.inspect.filesystem import FileSystem
+from publisher.proof.inspect.partitions import Partition
+from publisher.proof.inspect.storage import Slice, Storage
+
+_READERS: Mapping[str, Callable[[Storage, Budget], FileSystem]] = {"ext": Ext, "vfat": Fat}
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """`partition` is None where the whole disk is one volume. `kind` as blkid names
+    it, "" where nothing is known of it. `fault` says why there is no `files`."""
+
+    partition: Partition | None
+    kind: str
+    uuid: str = ""
+    label: str = ""
+    files: FileSystem | None = field(default=None, repr=False)
+    fault: Unreadable | None = None
+
+    @property
+    def title(self) -> str:
+        where = f"partition {self.partition.number}" if self.partition else "the disk"
+        return f"{where} ({self.kind or 'unknown content'})"
+
+
+def open_volume(disk: Storage, partition: Partition | None, budget: Budget) -> Volume:
+    """Look at a partition, or at the whole disk. Raises Exhausted only."""
+    part = Slice(disk, partition.offset, partition.length) if partition else disk
+    kind = ""
+    try:
+        kind, ident, label = _probe(part)
+        reader = _READERS.get(kind)
+        if reader is None:
+            fault = Unreadable(f"there is no reader for {kind}") if kind else None
+            return Volume(partition, kind, ident, label, fault=fault)
+        files = reader(part, budget)
+    except Exhausted:
+        raise
+    except Unreadable as error:
+        return Volume(partition, kind if kind != "ext" else "ext4", fault=error)
+    return Volume(partition, files.kind, files.uuid, files.label, files)
+
+
+def _probe(part: Storage) -> tuple[str, str, str]:
+    """Kind, UUID and label; the latter two only where the reader does not tell them."""
+    head = part.read(0, min(part.size, 8192))
+    if head[1080:1082] == b"\x53\xef":
+        return "ext", "", ""
+    if head[:4] == b"XFSB":
+        return "xfs", _uuid(head[32:48]), _text(head[108:120])
+    if head[:6] in (b"LUKS\xba\xbe", b"SKUL\xba\xbe"):
+        return "crypto_LUKS", _text(head[168:208]), ""
+    if any(head[at : at + 8] == b"LABELONE" for at in range(0, 2048, 512)):
+        return "LVM2_member", "", ""
+    if head[4086:4096] in (b"SWAPSPACE2", b"SWAP-SPACE"):
+        return "swap", _uuid(head[1036:1052]), _text(head[1052:1068])
+    for kind, at, magic in _PLAIN:
+        if head[at : at + len(magic)] == magic:
+            return kind, "", ""
+    if part.size > 0x10200:
+        more = part.read(0x10000, 0x200)
+        if more[64:72] == b"_BHRfS_M":
+            return "btrfs", _uuid(more[32:48]), _text(more[299:])
+    if head[510:512] == b"\x55\xaa" and (
+        head[54:57] == b"FAT" or head[82:87] == b"FAT32" or head[:1] in (b"\xeb", b"\xe9")
+    ):
+        return "vfat", "", ""
+    return "", "", ""
+
+
+_PLAIN = (
+    ("squashfs", 0, b"hsqs"),
+    ("ntfs", 3, b"NTFS    "),
+    ("f2fs", 1024, b"\x10\x20\xf5\xf2"),
+    ("erofs", 1024, b"\xe2\xe1\xf5\xe0"),
+    ("bcachefs", 4120, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
+)
+
+
+def _uuid(raw: bytes) -> str:
+    return str(uuid.UUID(bytes=raw))
+
+
+def _text(raw: bytes) -> str:
+    return raw.partition(b"\0")[0].decode(errors="replace")
