@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 
 from publisher.model import Noun, Spec
 from publisher.provider import Options
-from publisher.vm.board import Controller
+from publisher.vm.board import Controller as Controller
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

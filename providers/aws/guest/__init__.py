@@ -1,0 +1,35 @@
+"""How a machine looks from inside EC2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from providers.aws.options import AwsOptions
+from publisher.model import Spec
+from publisher.proof.guest import Instance, Look
+from publisher.provider import require
+
+if TYPE_CHECKING:
+    from publisher.proof.guest import Service
+
+
+class Guest:
+    """EC2's Nitro machines and instance metadata service."""
+
+    name = "aws"
+    title = "Amazon EC2"
+
+    def __init__(self, options: AwsOptions | None) -> None:
+        self._options = options or AwsOptions(regions=("us-east-1",))
+
+    def looks(self, spec: Spec) -> Sequence[Look]:
+        from providers.aws.guest import machine
+
+        return machine.looks(self._options, spec)
+
+    def service(self, instance: Instance, look: Look) -> Service:
+        require("werkzeug", "aws")
+        from providers.aws.guest.metadata import Metadata
+
+        return Metadata(instance, look, self._options)

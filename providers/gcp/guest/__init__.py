@@ -1,0 +1,35 @@
+"""How a machine looks from inside Compute Engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from providers.gcp.options import GcpOptions
+from publisher.model import Spec
+from publisher.proof.guest import Instance, Look
+from publisher.provider import require
+
+if TYPE_CHECKING:
+    from publisher.proof.guest import Service
+
+
+class Guest:
+    """Compute Engine's machines and metadata server."""
+
+    name = "gcp"
+    title = "Google Cloud"
+
+    def __init__(self, options: GcpOptions | None) -> None:
+        self._options = options or GcpOptions(project="rehearsal-project", bucket="rehearsal")
+
+    def looks(self, spec: Spec) -> Sequence[Look]:
+        from providers.gcp.guest import machine
+
+        return machine.looks(self._options, spec)
+
+    def service(self, instance: Instance, look: Look) -> Service:
+        require("werkzeug", "gcp")
+        from providers.gcp.guest.metadata import Metadata
+
+        return Metadata(instance, look, self._options)
