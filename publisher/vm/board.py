@@ -12,8 +12,8 @@ Controller: TypeAlias = Literal["nvme", "virtio-scsi", "virtio-blk"]
 @dataclass(frozen=True, slots=True)
 class Board:
     """`smbios` are values of QEMU's -smbios option; `disk` is what all drives hang
-    on; `cdrom` is an ISO file; `tpm` the number of a socket that is connected to
-    swtpm's control channel and that QEMU inherits."""
+    on; `cdrom` is an ISO file, which boots when no drive does; `tpm` the number of a
+    socket that is connected to swtpm's control channel and that QEMU inherits."""
 
     smbios: tuple[str, ...] = ()
     disk: Controller = "virtio-blk"
@@ -40,7 +40,7 @@ class Board:
             # not SATA: kernels made for clouds have no driver for it
             argv += ["-drive", f"if=none,id=cd,media=cdrom,format=raw,file={comma(self.cdrom)}"]
             argv += ["-device", "virtio-scsi-pci,id=cdbus"]
-            argv += ["-device", "scsi-cd,bus=cdbus.0,drive=cd"]
+            argv += ["-device", "scsi-cd,bus=cdbus.0,drive=cd,bootindex=100"]
         if self.tpm is not None:
             argv += ["-chardev", f"socket,id=tpm,fd={self.tpm}"]
             argv += ["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]
@@ -50,6 +50,6 @@ class Board:
 PLAIN = Board()
 
 
-def comma(path: Path) -> str:
-    """A path inside a QEMU option, where a comma is doubled."""
+def comma(path: Path | str) -> str:
+    """A value inside a QEMU option, where a comma is doubled."""
     return str(path).replace(",", ",,")

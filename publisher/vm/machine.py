@@ -61,6 +61,13 @@ class Hardware:
     environment: Mapping[str, str] = field(default_factory=dict)
     board: Board = PLAIN
     network: Network = HOST
+    kernel: Path | None = None
+    """Booted by QEMU itself, with `initrd` and `command_line`, instead of a drive."""
+    initrd: Path | None = None
+    command_line: str = ""
+    forwards: Mapping[str, str] = field(default_factory=dict)
+    """ADDRESS:PORT in the guest's network ▶ the command, without a shell, that QEMU
+    runs for each connection to it, on its standard input and output."""
 
 
 def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: int) -> list[str]:
@@ -73,13 +80,20 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
     argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
     argv += ["-object", "rng-builtin,id=rng"]
     argv += ["-device", "virtio-rng-pci,rng=rng", "-device", "pvpanic"]
-    argv += ["-netdev", f"{hardware.network.netdev},id=net,hostfwd=tcp:127.0.0.1:0-:22"]
+    forwards = (
+        f",guestfwd=tcp:{address}-cmd:{comma(run)}" for address, run in hardware.forwards.items()
+    )
+    netdev = f"{hardware.network.netdev},id=net,hostfwd=tcp:127.0.0.1:0-:22{''.join(forwards)}"
+    argv += ["-netdev", netdev]
     argv += ["-device", f"{hardware.board.nic},netdev=net,romfile="]
     argv += hardware.board.arguments()
     if hardware.firmware_code is not None and hardware.firmware_variables is not None:
         code, variables = comma(hardware.firmware_code), comma(hardware.firmware_variables)
         argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}"]
         argv += ["-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
+    if hardware.kernel is not None:
+        argv += ["-kernel", str(hardware.kernel), "-append", hardware.command_line]
+        argv += ["-initrd", str(hardware.initrd)] if hardware.initrd is not None else []
     for number, drive in enumerate(hardware.drives):
         mode = "readonly=on" if drive.read_only else "discard=unmap,detect-zeroes=unmap"
         # cache=unsafe: the guest's flushes are not worth waiting for, because a
@@ -98,12 +112,16 @@ class Machine:
     thread; cancelling the task kills the guest within half a second."""
 
     def __init__(
-        self, hardware: Hardware, task: Task, accelerator: Accelerator | None = None
+        self,
+        hardware: Hardware,
+        task: Task,
+        accelerator: Accelerator | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
         self.hardware = hardware
         self.task = task
         self.accelerator = accelerator or probe(hardware.arch)
-        self.tracker = Tracker(lambda phase: task.phase(f"booting: {phase.title}"))
+        self.tracker = tracker or Tracker(lambda phase: task.phase(f"booting: {phase.title}"))
         self.ssh_port = 0
         self.resets = 0
         """How often the guest has restarted itself; only where set-action lets it."""
@@ -112,7 +130,8 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
         self._fault: PublishError | None = None
-        self._shutdown = ""
+        self.shutdown = ""
+        """Why QEMU says it ended: guest-shutdown, guest-reset …; empty while it runs."""
         self._stderr = b""
         self._stop: list[Callable[[], Coroutine[Any, Any, object]]] = []
 
@@ -235,7 +254,7 @@ class Machine:
         async for event in self._client.events:
             name, data = event["event"], cast(dict[str, Any], event.get("data", {}))
             if name == "SHUTDOWN":
-                self._shutdown = str(data.get("reason", "unknown"))
+                self.shutdown = str(data.get("reason", "unknown"))
             elif name == "RESET" and data.get("guest"):
                 self.tracker.restart()
                 self.resets += 1
@@ -270,19 +289,23 @@ class Machine:
     def check(self) -> None:
         """Raise what ended or will end this guest: cancellation, a full disk of the
         host, a panic, a boot that can't go on."""
-        self.task.check()
-        if self._fault is not None:
-            raise self._fault
+        self.check_fault()
         fatal = self.tracker.fatal
         if fatal and (self.tracker.phase < Phase.READY or fatal.startswith("kernel panic")):
             raise self.boot_error(fatal)
         if self.ended:
             raise self.boot_error(self._end())
 
+    def check_fault(self) -> None:
+        """Raise what no guest survives: cancellation, a full disk of the host, a panic."""
+        self.task.check()
+        if self._fault is not None:
+            raise self._fault
+
     def _end(self) -> str:
-        if self._shutdown == "guest-reset":
+        if self.shutdown == "guest-reset":
             return "it restarted"
-        if self._shutdown == "guest-shutdown":
+        if self.shutdown == "guest-shutdown":
             return "it powered off"
         said = self._stderr.decode(errors="replace").strip().splitlines()
         return f"QEMU ended ({said[-1]})" if said else "QEMU ended"
@@ -315,13 +338,11 @@ class Machine:
         restarts, dies, or is still up after `timeout` seconds."""
         deadline = self.task.clock.monotonic() + timeout
         while not self._ended.wait(process.POLL):
-            self.task.check()
-            if self._fault is not None:
-                raise self._fault
+            self.check_fault()
             if self.task.clock.monotonic() > deadline:
                 raise self.boot_error(f"it did not power off within {timeout:.0f} s")
         self.task.check()
-        if self._shutdown != "guest-shutdown":
+        if self.shutdown != "guest-shutdown":
             raise self.boot_error(self._end())
 
 
