@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from publisher.model import MIB
+from publisher.model import MIB, Extent
 from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
 from publisher.proof.inspect.filesystem import LINK_MOST, NAMES_MOST, Node
 from publisher.proof.inspect.storage import Storage
@@ -212,6 +212,14 @@ class Ext:
         return inode.block[: min(60, inode.size)], rest[: max(0, inode.size - 60)]
 
     # -- where the blocks are
+
+    def extents(self, node: Node) -> Iterator[Extent]:
+        inode = self._inode(node.number)
+        if inode.flags & _INODE_INLINE or (inode.is_link and inode.size < 60):
+            return
+        for _, count, physical in self._runs(inode):
+            if physical:
+                yield Extent(physical * self.block_size, count * self.block_size)
 
     def _runs(self, inode: _Inode) -> Iterator[Run]:
         """Ascending runs of blocks."""

@@ -7,7 +7,7 @@ import stat
 import struct
 from collections.abc import Iterator, Mapping
 
-from publisher.model import MIB
+from publisher.model import MIB, Extent
 from publisher.proof.inspect.budget import Budget, Damaged
 from publisher.proof.inspect.filesystem import Node
 from publisher.proof.inspect.storage import Storage
@@ -116,6 +116,10 @@ class Fat:
             position += length
         if position < node.size:
             raise Damaged("a file's chain of clusters is shorter than the file")
+
+    def extents(self, node: Node) -> Iterator[Extent]:
+        for at in self._chain(self._first(node)):
+            yield Extent(at, self._cluster)
 
     def _entries(self, directory: Node) -> Iterator[tuple[int, bytes]]:
         places: Iterator[tuple[int, int]]

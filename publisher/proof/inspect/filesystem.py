@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from publisher.model import Extent
+
 LINK_MOST = 4096
 """The longest target of a symbolic link (PATH_MAX)."""
 NAMES_MOST = 1_000_000
@@ -63,3 +65,7 @@ class FileSystem(Protocol):
 
     def stream(self, node: Node, offset: int = 0) -> Iterator[bytes]:
         """The bytes of a file from `offset` on, in pieces; holes come as zeros."""
+
+    def extents(self, node: Node) -> Iterator[Extent]:
+        """Where the content lies, in bytes from the start of the file system, in the
+        order of the file; to the ends of its blocks, holes left out."""
