@@ -8,7 +8,7 @@ import re
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -133,7 +133,8 @@ class Machine:
         self.shutdown = ""
         """Why QEMU says it ended: guest-shutdown, guest-reset …; empty while it runs."""
         self._stderr = b""
-        self._stop: list[Callable[[], Coroutine[Any, Any, object]]] = []
+        self._console: socket.socket | None = None
+        self._viewers: set[Callable[[bytes], None]] = set()
 
     # -- life
 
@@ -234,6 +235,7 @@ class Machine:
     async def _listen(self, console: socket.socket) -> None:
         with console, self.hardware.log.open("ab", buffering=0) as log:
             console.setblocking(False)
+            self._console = console
             while True:
                 try:
                     data = await self._loop.sock_recv(console, 65536)
@@ -243,6 +245,8 @@ class Machine:
                     return
                 log.write(data)
                 self.tracker.feed(data)
+                for view in tuple(self._viewers):
+                    view(data)
 
     async def _obey(self) -> None:
         while not self.task.cancellation.cancelled:
@@ -309,6 +313,22 @@ class Machine:
             return "it powered off"
         said = self._stderr.decode(errors="replace").strip().splitlines()
         return f"QEMU ended ({said[-1]})" if said else "QEMU ended"
+
+    @contextlib.contextmanager
+    def watching(self, view: Callable[[bytes], None]) -> Iterator[Callable[[bytes], None]]:
+        """Hand `view` what the console prints, from a thread of its own, and get the
+        function that types into the console."""
+
+        def type_in(data: bytes) -> None:
+            console = self._console
+            if console is not None and not self.ended:
+                self._call(self._loop.sock_sendall(console, data), ANSWER)
+
+        self._viewers.add(view)
+        try:
+            yield type_in
+        finally:
+            self._viewers.discard(view)
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end of QEMU; True when it came."""
