@@ -321,8 +321,9 @@ class Machine:
 
         def type_in(data: bytes) -> None:
             console = self._console
-            if console is not None and not self.ended:
-                self._call(self._loop.sock_sendall(console, data), ANSWER)
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if console is not None and not self.ended:
+                    self._call(self._loop.sock_sendall(console, data), ANSWER)
 
         self._viewers.add(view)
         try:
