@@ -170,18 +170,20 @@ class Tree:
 
     def read(self, path: str, most: int = TEXT_MOST) -> bytes:
         """A file's first `most` bytes; empty where there is none."""
+        return self.read_at(path, 0, most)
+
+    def read_at(self, path: str, offset: int, most: int) -> bytes:
+        """At most `most` bytes of a file from `offset` on."""
         place = self.find(path)
         if place is None or not place.node.is_file:
             return b""
-        data = b""
         pieces: list[bytes] = []
-        left = most
-        for piece in place.files.stream(place.node):
-            pieces.append(piece[:left])
-            left -= len(pieces[-1])
-            if left <= 0:
+        for piece in place.files.stream(place.node, offset):
+            pieces.append(piece[:most])
+            most -= len(pieces[-1])
+            if most <= 0:
                 break
-        return data.join(pieces)
+        return b"".join(pieces)
 
     def text(self, path: str) -> str:
         return self.read(path).decode(errors="replace")

@@ -1,0 +1,298 @@
+"""Boot entries: what GRUB, systemd-boot, extlinux and unified kernel images start."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from publisher.proof.inspect.budget import Damaged
+from publisher.proof.inspect.pe import sections
+from publisher.proof.inspect.tree import Tree
+
+_WORD = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\;]|(?<=\S);(?=\S))+""")
+_QUOTED = re.compile(r"""'([^']*)'|"((?:\\.|[^"\\])*)"|\\(.)""")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_LINES_MOST = 20_000
+_RESCUE = re.compile(r"\b(single|recovery|rescue|emergency)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing to boot, written at a line (0: no text) of the file `path`. `kernel`
+    and `initrds` are paths as the boot loader sees them."""
+
+    path: str
+    line: int
+    title: str
+    kernel: str
+    initrds: tuple[str, ...]
+    arguments: tuple[str, ...]
+    name: str = ""
+
+    @property
+    def rescue(self) -> bool:
+        words = " ".join((self.title, self.path.rpartition("/")[2], *self.arguments))
+        return bool(_RESCUE.search(words.lower()))
+
+    def values(self, key: str) -> list[str]:
+        """All values of a kernel argument, the last one counts mostly."""
+        return [a.partition("=")[2] for a in self.arguments if a.partition("=")[0] == key]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A device that a boot loader looks for: `what` is uuid, label or file."""
+
+    path: str
+    line: int
+    what: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What the files of the boot loaders say. `default` is what starts if nobody
+    chooses: one of each loader; `files` are those that were read."""
+
+    entries: tuple[Entry, ...]
+    default: tuple[Entry, ...]
+    references: tuple[Reference, ...]
+    files: tuple[str, ...]
+
+
+def read_boot(tree: Tree, esp: Tree | None, esp_path: str = "/boot/efi") -> Boot:
+    """From the installation and its EFI system partition, whose files are named as
+    if that was mounted at `esp_path`."""
+    entries: list[Entry] = []
+    default: list[Entry] = []
+    references: list[Reference] = []
+    files: list[str] = []
+    for path in ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"):
+        if not tree.is_file(path):
+            continue
+        files.append(path)
+        grub = _Grub(path, tree, environment(tree, f"{path.rpartition('/')[0]}/grubenv"))
+        if grub.uses_entries:
+            bls = list(_loader_entries(tree, "/boot/loader/entries", "", grub.variables))
+            files += [entry.path for entry in bls]
+            grub.entries[:0] = bls
+            default += bls[:1]
+        else:
+            default += grub.default()
+        entries += grub.entries
+        references += grub.references
+    if esp is not None:
+        for path in esp.glob("/EFI/*/grub.cfg"):
+            files.append(esp_path + path)
+            references += _Grub(path, esp, {}, esp_path).references
+        for where, at, shown in (
+            (esp, "/loader/entries", esp_path),
+            (tree, "/boot/loader/entries", ""),
+        ):
+            if any(default) and where is tree:
+                continue
+            bls = list(_loader_entries(where, at, shown, {}))
+            files += [entry.path for entry in bls]
+            entries += bls
+            default += bls[:1]
+        for path in esp.glob("/EFI/Linux/*.efi") + esp.glob("/EFI/BOOT/BOOT*.EFI"):
+            unified = _unified(esp, path, esp_path)
+            if unified is not None:
+                files.append(esp_path + path)
+                entries.append(unified)
+                default.append(unified)
+    for path in ("/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg", "/extlinux.conf"):
+        if tree.is_file(path):
+            files.append(path)
+            found = list(_extlinux(path, tree))
+            entries += found
+            default += found[:1]
+    return Boot(tuple(entries), tuple(default), tuple(references), tuple(files))
+
+
+def environment(tree: Tree, path: str) -> dict[str, str]:
+    """GRUB's environment block."""
+    pairs = (line.partition("=") for _, line in tree.lines(path))
+    return {key: value for key, equals, value in pairs if equals}
+
+
+def _expand(text: str, variables: Mapping[str, str]) -> str:
+    for _ in range(3):
+        text = _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], ""), text)
+        if len(text) > 65536:
+            raise Damaged("a line of the boot loader's configuration has no end")
+    return text
+
+
+def _words(line: str) -> list[str]:
+    def plain(found: re.Match[str]) -> str:
+        single, double, escaped = found.groups()
+        return single if single is not None else double if double is not None else escaped
+
+    return [_QUOTED.sub(plain, word) for word in _WORD.findall(line)]
+
+
+def _text_lines(tree: Tree, path: str) -> Iterator[tuple[int, str]]:
+    for count, (number, line) in enumerate(tree.lines(path)):
+        if count > _LINES_MOST or len(line) > 65536:
+            raise Damaged(f"{path} is longer than a configuration can be")
+        yield number, line
+
+
+class _Grub:
+    """A grub.cfg: a script, of which the commands are read in order and conditions
+    are not followed."""
+
+    def __init__(
+        self, path: str, tree: Tree, variables: Mapping[str, str], shown: str = ""
+    ) -> None:
+        self.variables = dict(variables)
+        self.entries: list[Entry] = []
+        self.references: list[Reference] = []
+        self.uses_entries = False
+        self._wanted = variables.get("saved_entry", "0")
+        self._tops: list[int] = []
+        self._path = shown + path
+        self._title = self._name = ""
+        self._kernel: Entry | None = None
+        self._depth = self._top = 0
+        for number, line in _text_lines(tree, path):
+            words = _words(line)
+            if words:
+                self._command(number, words)
+
+    def _command(self, number: int, words: list[str]) -> None:
+        command, *rest = words
+        if command in ("menuentry", "submenu"):
+            self._title = rest[0] if rest else ""
+            names = [
+                b for a, b in itertools.pairwise(rest) if a in ("--id", "$menuentry_id_option")
+            ]
+            self._name = names[0] if names else ""
+            self._kernel = None
+            if self._depth == 0:
+                self._top += 1
+            if command == "submenu":
+                self._depth += 1
+        elif command == "}" and self._kernel is None and self._depth:
+            self._depth -= 1
+        elif command == "}":
+            self._kernel = None
+        elif command == "set" and rest:
+            key, _, value = rest[0].partition("=")
+            self.variables[key] = _expand(value, self.variables)
+            if key == "default" and self.variables[key]:
+                self._wanted = self.variables[key]
+        elif command in ("linux", "linuxefi", "linux16") and rest:
+            arguments = " ".join(_expand(word, self.variables) for word in rest[1:]).split()
+            kernel = _device_path(_expand(rest[0], self.variables))
+            self._kernel = Entry(
+                self._path, number, self._title, kernel, (), tuple(arguments), self._name
+            )
+            self.entries.append(self._kernel)
+            self._tops.append(self._top - 1)
+        elif command in ("initrd", "initrdefi", "initrd16") and self._kernel is not None:
+            initrds = tuple(_device_path(_expand(word, self.variables)) for word in rest)
+            self._kernel = replace(self._kernel, initrds=self._kernel.initrds + initrds)
+            self.entries[-1] = self._kernel
+        elif command == "search" or command.startswith("search."):
+            self._search(number, command, rest)
+        elif command == "blscfg":
+            self.uses_entries = True
+
+    def _search(self, number: int, command: str, rest: Sequence[str]) -> None:
+        plain = [word for word in rest if not word.startswith("-")]
+        flags = {word.partition("=")[0] for word in rest}
+        kinds = {"--fs-uuid": "uuid", "-u": "uuid", "--label": "label", "-l": "label"}
+        what = next((kind for flag, kind in kinds.items() if flag in flags), "file")
+        what = {"search.fs_uuid": "uuid", "search.fs_label": "label"}.get(command, what)
+        if "--set" in flags and "--set=root" not in rest and len(plain) > 1:
+            plain = plain[1:]
+        if plain:
+            value = _expand(plain[0], self.variables)
+            self.references.append(Reference(self._path, number, what, value))
+
+    def default(self) -> list[Entry]:
+        """The entry that `set default` names, else the first one."""
+        wanted = self._wanted.partition(">")[0]
+        for entry, top in zip(self.entries, self._tops, strict=True):
+            if wanted in (str(top), entry.title, entry.name):
+                return [entry]
+        return self.entries[:1]
+
+
+def _device_path(path: str) -> str:
+    """A path without a device of GRUB's in front."""
+    return re.sub(r"^\([^)]*\)", "", path)
+
+
+def _loader_entries(
+    tree: Tree, directory: str, shown: str, variables: Mapping[str, str]
+) -> Iterator[Entry]:
+    """Type 1 entries of the Boot Loader Specification, the newest first."""
+    found = tree.glob(f"{directory}/*.conf")
+    for path in sorted(found, key=_version_key, reverse=True):
+        fields: dict[str, list[str]] = {}
+        place = 0
+        for number, line in _text_lines(tree, path):
+            key, _, value = line.partition(" ")
+            fields.setdefault(key.strip(), []).append(value.strip())
+            place = number if key == "options" else place
+        if "linux" in fields or "efi" in fields:
+            arguments = _expand(" ".join(fields.get("options", ())), variables).split()
+            yield Entry(
+                shown + path,
+                place,
+                " ".join(fields.get("title", ())),
+                (fields.get("linux") or fields["efi"])[0],
+                tuple(word for line in fields.get("initrd", ()) for word in line.split()[:1]),
+                tuple(arguments),
+            )
+
+
+def _version_key(path: str) -> list[tuple[int, str]]:
+    name = path.rpartition("/")[2]
+    pieces = re.findall(r"\d{1,18}|\D+", name)
+    # rescue entries are never the newest
+    newest = [(0 if "rescue" in name else 1, "")]
+    return newest + [(int(p), "") if p.isdigit() else (0, p) for p in pieces]
+
+
+def _extlinux(path: str, tree: Tree) -> Iterator[Entry]:
+    here: dict[str, tuple[int, str]] = {}
+    directory = path.rpartition("/")[0]
+
+    def made() -> Iterator[Entry]:
+        kernel = here.get("linux") or here.get("kernel")
+        if kernel is None:
+            return
+        line, text = here.get("append", kernel)
+        arguments = text.split() if "append" in here else []
+        initrds = [a.partition("=")[2] for a in arguments if a.startswith("initrd=")]
+        if "initrd" in here:
+            initrds = here["initrd"][1].split(",")
+        absolute = [p if p.startswith("/") else f"{directory}/{p}" for p in (kernel[1], *initrds)]
+        title = here.get("label", (0, ""))[1]
+        yield Entry(path, line, title, absolute[0], tuple(absolute[1:]), tuple(arguments))
+
+    for number, line in _text_lines(tree, path):
+        key, _, value = line.partition(" ")
+        if key.lower() == "label":
+            yield from made()
+            here.clear()
+        here[key.lower()] = (number, value.strip())
+    yield from made()
+
+
+def _unified(esp: Tree, path: str, shown: str) -> Entry | None:
+    """A unified kernel image: a PE file with the sections .linux and .cmdline."""
+    found = sections(esp, path, (".linux", ".cmdline", ".uname"))
+    if ".linux" not in found:
+        return None
+    text = {key: value.rstrip(b"\0\n").decode(errors="replace") for key, value in found.items()}
+    arguments = tuple(text.get(".cmdline", "").split())
+    return Entry(
+        shown + path, 0, path.rpartition("/")[2], path, (), arguments, text.get(".uname", "")
+    )

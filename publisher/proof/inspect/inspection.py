@@ -1,0 +1,312 @@
+"""Everything that a disk tells without being booted: what the rules ask."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from publisher.model import Arch
+from publisher.proof.inspect import entries as boot_entries
+from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
+from publisher.proof.inspect.fstab import Mount, read_fstab
+from publisher.proof.inspect.kernel import Kernel
+from publisher.proof.inspect.once import once
+from publisher.proof.inspect.partitions import ESP, MBR_ESP, Table, read_table
+from publisher.proof.inspect.pe import Program, program
+from publisher.proof.inspect.storage import Storage
+from publisher.proof.inspect.tree import Mounted, Tree
+from publisher.proof.inspect.volume import Volume, open_volume
+
+REMOVABLE: Mapping[Arch, str] = {"x86_64": "BOOTX64.EFI", "aarch64": "BOOTAA64.EFI"}
+"""The loader that a machine without boot variables starts (UEFI 2.10, 3.5.1.1)."""
+ESP_PATH = "/boot/efi"
+_MACHINES: dict[int, Arch] = {62: "x86_64", 183: "aarch64"}
+_PARTITIONS_MOST = 64
+_NAMED = re.compile(r"/dev/(sd|vd|xvd|hd|nvme|mmcblk)")
+
+Device: TypeAlias = "Volume | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """What a firmware would start. `path` is as if the ESP was mounted."""
+
+    path: str
+    program: Program
+
+
+class Inspection:
+    """One disk. Every question is answered when it is asked and remembered; what
+    can't be answered raises Unreadable or one of its kinds."""
+
+    def __init__(self, disk: Storage, budget: Budget) -> None:
+        self.disk = disk
+        self.budget = budget
+
+    # -- the disk
+
+    @once
+    def table(self) -> Table:
+        return read_table(self.disk)
+
+    @once
+    def volumes(self) -> tuple[Volume, ...]:
+        """One for each partition; the whole disk where it has none."""
+        table = self.table()
+        if table.scheme == "none":
+            whole = open_volume(self.disk, None, self.budget)
+            return (whole,) if whole.kind else ()
+        return tuple(
+            open_volume(self.disk, partition, self.budget)
+            for partition in table.partitions[:_PARTITIONS_MOST]
+        )
+
+    def device(self, name: str) -> Device:
+        """The volume that UUID=…, LABEL=, PARTUUID=, PARTLABEL= or /dev/disk/by-…/…
+        names; None where the disk has no such volume. Raises Unreadable for other
+        names, which say nothing about one disk."""
+        found = re.fullmatch(r"/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)", name)
+        key, _, value = name.partition("=")
+        if found:
+            key, value = found.groups()
+        key, value = key.upper(), value.strip('"')
+        if key not in ("UUID", "LABEL", "PARTUUID", "PARTLABEL"):
+            raise Unreadable(f"{name} says nothing about a certain disk")
+        for volume in self.volumes():
+            part = volume.partition
+            own = {
+                "UUID": volume.uuid,
+                "LABEL": volume.label,
+                "PARTUUID": part.guid if part else "",
+                "PARTLABEL": part.name if part else "",
+            }[key]
+            same = own.lower() == value.lower() if "UUID" in key else own == value
+            if own and same:
+                return volume
+        return None
+
+    # -- the installation
+
+    @once
+    def root(self) -> Volume:
+        """The volume with the root directory. Raises Unreadable where it may be one
+        that has no reader here, and Damaged where there is none."""
+        if self.table().problems and not self.table().partitions:
+            raise Damaged(self.table().problems[0])
+        for volume in self.volumes():
+            if volume.files is not None and volume.kind != "vfat":
+                tree = Tree(volume.files, self.budget)
+                try:
+                    if any(map(tree.exists, ("/etc/os-release", "/usr/lib/os-release"))) or (
+                        tree.exists("/etc/fstab") and tree.exists("/usr")
+                    ):
+                        return volume
+                except Damaged as error:
+                    raise Damaged(f"{volume.title} is damaged: {error.message}") from error
+        faults = [v for v in self.volumes() if v.fault is not None and v.kind != "swap"]
+        for volume in faults:
+            assert volume.fault is not None
+            raise type(volume.fault)(
+                f"{volume.title}, where the root directory may be, can't be read: "
+                f"{volume.fault.message}"
+            )
+        raise Damaged("no file system holds a root directory")
+
+    @once
+    def tree(self) -> Tree:
+        """The root directory with what its fstab mounts on it."""
+        files = self.root().files
+        assert files is not None
+        tree = Tree(files, self.budget)
+        for mount in sorted(self._fstab(tree), key=lambda m: m.directory.count("/")):
+            directory = mount.directory.rstrip("/")
+            if not directory.startswith("/") or mount.kind in ("swap", "tmpfs", "proc"):
+                continue
+            try:
+                volume = self.device(mount.device)
+            except Unreadable:
+                continue
+            if volume is None or volume is self.root():
+                continue
+            fault = volume.fault.message if volume.fault else "it holds no file system"
+            tree.mount(directory, Mounted(volume.files, "" if volume.files else fault))
+        return tree
+
+    def _fstab(self, tree: Tree) -> list[Mount]:
+        return list(read_fstab(tree))
+
+    @once
+    def fstab(self) -> tuple[Mount, ...]:
+        return tuple(self._fstab(self.tree()))
+
+    @once
+    def esp_path(self) -> str:
+        """Where the EFI system partition is mounted."""
+        esp = self.esp_volume()
+        for mount in self.fstab():
+            try:
+                if esp is not None and self.device(mount.device) is esp:
+                    return mount.directory.rstrip("/")
+            except Unreadable:
+                continue
+        return ESP_PATH
+
+    # -- the firmware's view
+
+    @once
+    def esp_volume(self) -> Volume | None:
+        kinds = (ESP, MBR_ESP)
+        return next(
+            (v for v in self.volumes() if v.partition is not None and v.partition.kind in kinds),
+            None,
+        )
+
+    @once
+    def esp(self) -> Tree | None:
+        """The EFI system partition; None without one. Raises Unreadable for one that
+        can't be read."""
+        volume = self.esp_volume()
+        if volume is None:
+            return None
+        if volume.files is None:
+            fault = volume.fault.message if volume.fault else "it holds no file system"
+            raise Damaged(f"the EFI system partition can't be read: {fault}")
+        return Tree(volume.files, self.budget)
+
+    @once
+    def loader(self) -> Loader | None:
+        """What a UEFI firmware starts that knows nothing of this disk."""
+        esp = self.esp()
+        if esp is None:
+            return None
+        for name in REMOVABLE.values():
+            found = program(esp, f"/EFI/BOOT/{name}")
+            if found is not None and found.arch is not None:
+                return Loader(f"{ESP_PATH}/EFI/BOOT/{name}", found)
+        return None
+
+    @once
+    def arch(self) -> Arch | None:
+        """For which processor the installation is, None if unknown."""
+        for path in ("/bin/sh", "/usr/bin/env", "/sbin/init", "/usr/lib/systemd/systemd"):
+            head = self.tree().read(path, 20)
+            if head[:4] == b"\x7fELF":
+                return _MACHINES.get(int.from_bytes(head[18:20], "little"))
+        loader = self.loader()
+        return loader.program.arch if loader else None
+
+    # -- boot loaders and kernels
+
+    @once
+    def boot(self) -> boot_entries.Boot:
+        try:
+            esp = self.esp()
+        except Unreadable:
+            esp = None
+        return boot_entries.read_boot(self.tree(), esp, ESP_PATH)
+
+    def boot_file(self, path: str) -> str:
+        """The path in the tree of a file that a boot loader names by its own root;
+        "" where there is none."""
+        places = (path, f"/boot{path}", f"{self.esp_path()}{path}", f"/efi{path}")
+        return next((place for place in places if self.tree().is_file(place)), "")
+
+    @once
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Those that start if nobody chooses; without boot entries, all of them."""
+        found: dict[str, Kernel] = {}
+        for entry in self.boot().default:
+            kernel = self.kernel_of(entry)
+            if kernel is not None:
+                found.setdefault(kernel.version, kernel)
+        if not found:
+            for version in self.tree().names("/lib/modules"):
+                if self.tree().is_file(f"/boot/vmlinuz-{version}"):
+                    found[version] = self._kernel(version, f"/boot/vmlinuz-{version}", ())
+        return tuple(found.values())
+
+    def kernel_of(self, entry: boot_entries.Entry) -> Kernel | None:
+        """The kernel of a boot entry; None where its file is missing."""
+        tree = self.tree()
+        if entry.kernel.lower().endswith(".efi"):  # a unified image
+            return self._kernel(entry.name, entry.path, ()) if entry.name else None
+        path = self.boot_file(entry.kernel)
+        if not path:
+            return None
+        place = tree.find(path)
+        name = (place.path if place else path).rpartition("/")[2]
+        version = next(
+            (v for v in tree.names("/lib/modules") if name.endswith(v)),
+            name.partition("-")[2] or _banner(tree.read(path, 64 * 1024)),
+        )
+        initrds = tuple(found for i in entry.initrds if (found := self.boot_file(i)))
+        return self._kernel(version, path, initrds)
+
+    def _kernel(self, version: str, image: str, initrds: tuple[str, ...]) -> Kernel:
+        tree = self.tree()
+        if not initrds and not image.lower().endswith(".efi"):
+            names = (f"initrd.img-{version}", f"initramfs-{version}.img", f"initrd-{version}")
+            initrds = tuple(f"/boot/{n}" for n in names if tree.is_file(f"/boot/{n}"))[:1]
+        return Kernel(tree, self.budget, version, image, initrds)
+
+    # -- packages
+
+    @once
+    def packages(self) -> Mapping[str, str]:
+        """Debian packages that are installed: name ▶ version."""
+        found: dict[str, str] = {}
+        name = status = ""
+        for _, line in self.tree().lines("/var/lib/dpkg/status"):
+            key, _, value = line.partition(": ")
+            if key == "Package":
+                name = value
+            elif key == "Status":
+                status = value
+            elif key == "Version" and status.endswith(" installed"):
+                found[name] = value
+        return found
+
+    def program(self, name: str) -> str:
+        """Where a command is, "" where it is not installed."""
+        for directory in ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"):
+            if self.tree().is_file(f"{directory}/{name}"):
+                return f"{directory}/{name}"
+        return ""
+
+    def unit(self, name: str) -> str:
+        """What systemd does with a unit: "enabled", "disabled", "masked" or "absent"."""
+        tree = self.tree()
+        if tree.link(f"/etc/systemd/system/{name}") == "/dev/null":
+            return "masked"
+        roots = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+        if not any(tree.exists(f"{root}/{name}") for root in roots):
+            return "absent"
+        for root in roots:
+            for kind in ("wants", "requires"):
+                if tree.glob(f"{root}/*.{kind}/{name}"):
+                    return "enabled"
+        return "disabled"
+
+    def homes(self) -> Iterator[str]:
+        """The home directories of people and of root."""
+        yield "/root"
+        for name in self.tree().names("/home"):
+            place = self.tree().find(f"/home/{name}")
+            if place is not None and stat.S_ISDIR(place.node.mode):
+                yield f"/home/{name}"
+
+
+def names_a_bus(device: str) -> bool:
+    """Whether a device is named by the order in which machines find disks."""
+    return bool(_NAMED.match(device))
+
+
+def _banner(head: bytes) -> str:
+    """The version in the header of a bzImage (Documentation/arch/x86/boot.rst)."""
+    if head[514:518] != b"HdrS":
+        return ""
+    at = int.from_bytes(head[526:528], "little") + 512
+    return head[at : at + 128].partition(b" ")[0].partition(b"\0")[0].decode(errors="replace")

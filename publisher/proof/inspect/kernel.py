@@ -1,0 +1,121 @@
+"""A kernel of the installation: its configuration, and where its drivers are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from publisher.proof.inspect import initramfs
+from publisher.proof.inspect.budget import Budget, Unreadable
+from publisher.proof.inspect.once import once
+from publisher.proof.inspect.tree import Tree
+
+DriverPlace: TypeAlias = Literal["built in", "initramfs", "module", "absent"]
+
+_MODULE = re.compile(r"([^/]+)\.ko(?:\.(?:gz|xz|zst))?$")
+_NUMBER = re.compile(r"(\d+)\.(\d+)")
+
+
+class Kernel:
+    """`version` is what uname -r says; `initrds` are paths in the tree."""
+
+    def __init__(
+        self, tree: Tree, budget: Budget, version: str, image: str, initrds: tuple[str, ...]
+    ) -> None:
+        self._tree = tree
+        self._budget = budget
+        self.version = version
+        self.image = image
+        self.initrds = initrds
+        self.directory = f"/lib/modules/{version}"
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """Major and minor number of the kernel, (0, 0) if not known."""
+        found = _NUMBER.match(self.version)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    @once
+    def config_path(self) -> str:
+        """The file with the build configuration, "" if there is none."""
+        places = (f"/boot/config-{self.version}", f"{self.directory}/config")
+        return next((path for path in places if self._tree.is_file(path)), "")
+
+    @once
+    def config(self) -> Mapping[str, tuple[str, int]]:
+        """CONFIG_NAME ▶ (value, line)."""
+        found: dict[str, tuple[str, int]] = {}
+        if self.config_path():
+            for number, line in self._tree.lines(self.config_path()):
+                key, equals, value = line.partition("=")
+                if equals:
+                    found[key] = (value.strip('"'), number)
+        return found
+
+    @once
+    def _builtin(self) -> frozenset[str]:
+        lines = self._tree.lines(f"{self.directory}/modules.builtin")
+        return frozenset(module for _, line in lines if (module := _name(line)))
+
+    @once
+    def _modules(self) -> Mapping[str, tuple[str, ...]]:
+        """Module ▶ those that it needs."""
+        found: dict[str, tuple[str, ...]] = {}
+        for _, line in self._tree.lines(f"{self.directory}/modules.dep"):
+            path, colon, needed = line.partition(":")
+            if colon and (module := _name(path)):
+                found[module] = tuple(_name(word) for word in needed.split())
+        return found
+
+    @once
+    def initramfs_names(self) -> frozenset[str]:
+        """The paths inside the initramfs. Raises Unreadable."""
+        found: set[str] = set()
+        for path in self.initrds:
+            try:
+                found.update(initramfs.names(self._tree.stream(path), self._budget))
+            except Unreadable as error:
+                raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
+        return frozenset(found)
+
+    @once
+    def _initramfs(self) -> frozenset[str]:
+        directory = f"lib/modules/{self.version}/"
+        return frozenset(
+            module
+            for path in self.initramfs_names()
+            if path.removeprefix("usr/").startswith(directory) and (module := _name(path))
+        )
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to tell of which drivers it has."""
+        return bool(self._builtin() or self._modules())
+
+    def driver(self, module: str) -> DriverPlace:
+        """Where a driver is found first when the machine starts.
+
+        Raises Unreadable where nothing says which drivers there are."""
+        module = module.replace("-", "_")
+        if not self.known:
+            raise Unreadable(f"{self.directory} tells of no drivers")
+        if module in self._builtin():
+            return "built in"
+        if self.initrds and module in self._initramfs():
+            return "initramfs"
+        return "module" if module in self._modules() else "absent"
+
+    def lacking(self, module: str) -> list[str]:
+        """What the driver needs in the initramfs and is not there."""
+        found = [module.replace("-", "_")]
+        for needed in found:
+            found += [n for n in self._modules().get(needed, ()) if n not in found]
+        places = {needed: self.driver(needed) for needed in found}
+        return [needed for needed, place in places.items() if place in ("module", "absent")]
+
+
+def _name(path: str) -> str:
+    """The module in a file, as lsmod names it."""
+    found = _MODULE.search(path.strip())
+    return found[1].replace("-", "_") if found else ""
