@@ -12,6 +12,7 @@ from providers.aws.images import Images, ami_of, root_snapshot
 from providers.aws.options import SIZE_MAX, AwsOptions
 from publisher.errors import VerifyError
 from publisher.model import GIB, Audience, Disk, Finding, Image, Query, Spec, Upload
+from publisher.proof.guest import Guest
 from publisher.provider import Options, Sandbox, Traits
 from publisher.task import Task
 
@@ -82,6 +83,13 @@ class Aws:
 
     def download(self, image_ref: str, into: Path, task: Task) -> Disk:
         return download.download(self._api, self._options, self._images, image_ref, into, task)
+
+    @classmethod
+    def guest(cls, options: Options | None) -> Guest:
+        from providers.aws import guest
+
+        assert options is None or isinstance(options, AwsOptions)
+        return guest.Guest(options)
 
     @classmethod
     def sandbox(cls, state: Path, port: int = 0) -> Sandbox:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from providers.azure.gallery import Gallery
     from providers.azure.images import Images
     from providers.azure.refs import Ref
+    from publisher.proof.guest import Guest
     from publisher.provider import Sandbox
 
 
@@ -121,6 +122,13 @@ class Azure:
         return Gallery(service, ref.group, ref.gallery), ref
 
     # -- sandbox
+
+    @classmethod
+    def guest(cls, options: Options | None) -> Guest:
+        from providers.azure import guest
+
+        assert options is None or isinstance(options, AzureOptions)
+        return guest.Guest(options)
 
     @classmethod
     def sandbox(cls, state: Path, port: int = 0) -> Sandbox:

@@ -13,6 +13,7 @@ from providers.gcp.objects import Bucket
 from providers.gcp.options import GcpOptions, problems
 from providers.gcp.read import Reading
 from publisher.model import GIB, Audience, Disk, Finding, Image, Query, Spec, Upload
+from publisher.proof.guest import Guest
 from publisher.provider import Options, Sandbox, Traits
 from publisher.task import Task
 
@@ -91,6 +92,13 @@ class Gcp:
 
     def download(self, image_ref: str, into: Path, task: Task) -> Disk:
         return download.download(self._api, self._options, self._bucket, image_ref, into, task)
+
+    @classmethod
+    def guest(cls, options: Options | None) -> Guest:
+        from providers.gcp import guest
+
+        assert options is None or isinstance(options, GcpOptions)
+        return guest.Guest(options)
 
     @classmethod
     def sandbox(cls, state: Path, port: int = 0) -> Sandbox:

@@ -37,18 +37,22 @@ class RunKey:
 
     def sign(self, data: bytes) -> bytes:
         """PKCS #1 v1.5 with SHA-256."""
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import padding
+        key = self.key
+        with sdk_imports:
+            from cryptography.hazmat.primitives import hashes
+            from cryptography.hazmat.primitives.asymmetric import padding
 
-        return self.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+        return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
 
     def pkcs7(self, data: bytes) -> bytes:
         """`data` within a signed PKCS #7 message, as DER."""
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+        key, certificate = self._make()
+        with sdk_imports:
+            from cryptography.hazmat.primitives import hashes
+            from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
         signer = pkcs7.PKCS7SignatureBuilder().set_data(data)
-        signer = signer.add_signer(self.certificate, self.key, hashes.SHA256())
+        signer = signer.add_signer(certificate, key, hashes.SHA256())
         return signer.sign(Encoding.DER, [pkcs7.PKCS7Options.Binary])
 
     def _make(self) -> tuple[RSAPrivateKey, Certificate]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
@@ -74,7 +75,10 @@ class Metadata:
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
         request.max_content_length = VALUE_MOST
-        response = self._answer(request)
+        try:
+            response = self._answer(request)
+        except RequestEntityTooLarge:
+            response = _error(413, "The value is too large.")
         response.headers["Metadata-Flavor"] = "Google"
         response.headers["Server"] = "Metadata Server for VM"
         if response.status_code not in (200, 301, 404):

@@ -1,0 +1,80 @@
+"""Azure's services for one instance: instance metadata, wire server, host plugin, CD."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Request, Response
+
+from providers.azure.guest import media
+from providers.azure.guest.hostplugin import HostPlugin
+from providers.azure.guest.identity import Identity
+from providers.azure.guest.imds import Imds
+from providers.azure.guest.machine import IMDS, WIRESERVER
+from providers.azure.guest.wireserver import WireServer
+from providers.azure.options import AzureOptions
+from publisher.model import MIB
+from publisher.proof.guest import Diary, Instance, Look, Report
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+BODY_MOST = 8 * MIB
+"""An agent's logs and status blobs are smaller."""
+
+
+class Metadata:
+    """cloud-init names the instance by the machine's UUID."""
+
+    def __init__(self, instance: Instance, look: Look, options: AzureOptions) -> None:
+        self._identity = identity = Identity.of(
+            instance.seed, instance.hostname, generation_1=look.boot == "bios"
+        )
+        self._diary = diary = Diary()
+        location = next(iter(options.locations()), "westeurope")
+        self._media = media.ovf_env(instance)
+        self._endpoints = {
+            (IMDS, 80): _application(Imds(instance, identity, look, location, diary).answer),
+            (WIRESERVER, 80): _application(WireServer(instance, identity, location, diary).answer),
+            (WIRESERVER, 32526): _application(
+                HostPlugin(instance, identity, location, diary).answer
+            ),
+        }
+
+    @property
+    def instance_id(self) -> str:
+        return self._identity.uuid
+
+    @property
+    def uuid(self) -> str:
+        return self._identity.uuid
+
+    @property
+    def mac(self) -> str:
+        return self._identity.mac
+
+    @property
+    def endpoints(self) -> Mapping[tuple[str, int], WSGIApplication]:
+        return self._endpoints
+
+    @property
+    def cdrom(self) -> Mapping[str, bytes]:
+        return {media.NAME: self._media}
+
+    def reports(self) -> Sequence[Report]:
+        return self._diary.reports()
+
+
+def _application(answer: Callable[[Request], Response]) -> WSGIApplication:
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = Request(environ)
+        request.max_content_length = BODY_MOST
+        try:
+            response: WSGIApplication = answer(request)
+        except HTTPException as error:
+            response = error
+        return response(environ, start_response)
+
+    return serve
