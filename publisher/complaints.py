@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -92,17 +92,26 @@ def keys_at(annotation: Any, path: KeyPath) -> list[str]:
     ]
 
 
+def _same(path: KeyPath) -> KeyPath:
+    return path
+
+
 def complaints(
-    error: ValidationError, model: Model, data: Any, prefix: KeyPath, expansion: Expansion
+    error: ValidationError,
+    model: Model,
+    data: Any,
+    prefix: KeyPath,
+    expansion: Expansion,
+    origin: Callable[[KeyPath], KeyPath] = _same,
 ) -> list[Problem]:
     """One Problem for each thing that a person has to change in the section
-    `prefix`, whose content is `data`."""
+    `prefix`, whose content is `data`; `origin` tells where it stands in the file."""
     found: dict[KeyPath, list[Problem | str]] = {}
     for detail in error.errors(include_url=False):
         path = _locate(detail["loc"], data, detail["type"])
         wanted = _WANTED.get(detail["type"])
         found.setdefault(path, []).append(
-            wanted or _problem(detail, model, data, path, prefix, expansion)
+            wanted or _problem(detail, model, data, path, origin((*prefix, *path)), expansion)
         )
     problems: list[Problem] = []
     for path, reports in found.items():
@@ -112,7 +121,8 @@ def complaints(
         # Of a union, the branch that fits best is the one that complains further down.
         deeper = any(other[: len(path)] == path and other != path for other in found)
         if words and not plain and not deeper:
-            problems.append(_wrong_type(words, _at(data, path), path, prefix, expansion))
+            full = origin((*prefix, *path))
+            problems.append(_wrong_type(words, _at(data, path), full, expansion))
     return problems
 
 
@@ -142,24 +152,22 @@ def _shown(value: Any, path: KeyPath, expansion: Expansion) -> str:
     return f'"{template}"' if template is not None else show_value(value)
 
 
-def _wrong_type(
-    words: list[str], value: Any, path: KeyPath, prefix: KeyPath, expansion: Expansion
-) -> Problem:
-    shown = _shown(value, (*prefix, *path), expansion)
+def _wrong_type(words: list[str], value: Any, full: KeyPath, expansion: Expansion) -> Problem:
+    shown = _shown(value, full, expansion)
     hint = ""
     if "a text" in words and not isinstance(value, str | list | dict):
         text = show_value(value) if isinstance(value, bool) else str(value)
         hint = f'write "{text}" in quotes'
     elif words == ["a list"] and isinstance(value, str):
         hint = f"write [{shown}]"
-    return Problem(show_key((*prefix, *path)), f"must be {' or '.join(words)}, not {shown}", hint)
+    return Problem(show_key(full), f"must be {' or '.join(words)}, not {shown}", hint)
 
 
 def _problem(
-    detail: Any, model: Model, data: Any, path: KeyPath, prefix: KeyPath, expansion: Expansion
+    detail: Any, model: Model, data: Any, path: KeyPath, full: KeyPath, expansion: Expansion
 ) -> Problem:
-    kind, full = detail["type"], (*prefix, *path)
-    key = show_key(full)
+    """`path` is below `data`, `full` the same in the file."""
+    kind, key = detail["type"], show_key(full)
     if kind == "extra_forbidden":
         return Problem(key, "unknown key", suggest(str(path[-1]), keys_at(model, path[:-1])))
     if kind == "missing":

@@ -57,12 +57,23 @@ class Options(BaseModel):
         from publisher.errors import PipelineError
 
         try:
-            return self.name.format(name=spec.name, version=spec.version, arch=spec.arch)
+            return self.name.format(name=self.own_name(spec), version=spec.version, arch=spec.arch)
         except (KeyError, IndexError, ValueError) as error:
             raise PipelineError(
                 f"cannot fill in the template {self.name!r}: {error}",
                 hint="use only {name}, {version} and {arch}",
             ) from error
+
+    def own_name(self, spec: Spec) -> str:
+        """What {name} stands for: it does not end with the architecture where the
+        template says that too."""
+        return spec.name.removesuffix(f"-{spec.arch}") if "{arch" in self.name else spec.name
+
+    def claims(self, spec: Spec) -> Mapping[str, Sequence[str]]:
+        """Option ▶ what it makes of this image that no other image of the release may
+        be: names that are unique in a place. Raises PipelineError as `fill` does."""
+        name = self.fill(spec)
+        return {"name": [f"{place}/{name}" for place in self.locations()]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,19 @@ def show_key(path: Iterable[str | int]) -> str:
     return text
 
 
+def parse_key(text: str) -> KeyPath:
+    """The inverse of show_key; empty for a text that is no key path."""
+    path: list[str | int] = []
+    end = 0
+    for match in _KEY.finditer(text):
+        if match.start() != end:
+            return ()
+        end = match.end()
+        bare, quoted, index = match.groups()
+        path.append(int(index) if index is not None else quoted if bare is None else bare)
+    return tuple(path) if end == len(text) else ()
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name that was probably meant, or nothing."""
     by_case = {candidate.lower(): candidate for candidate in known}
@@ -115,19 +128,13 @@ class Setting:
     def parse(cls, argument: str) -> Setting:
         """Raises UsageError for anything that is not key.path=value."""
         key, equals, text = argument.partition("=")
-        path, end = [], 0
-        for match in _KEY.finditer(key.strip()):
-            if match.start() != end:
-                break
-            end = match.end()
-            bare, quoted, index = match.groups()
-            path.append(int(index) if index is not None else quoted if bare is None else bare)
-        if not equals or not path or end != len(key.strip()) or isinstance(path[0], int):
+        path = parse_key(key.strip())
+        if not equals or not path or isinstance(path[0], int):
             raise UsageError(
                 f"--set {argument}: not of the form KEY=VALUE",
                 hint="write for example --set image.version=1.2.0",
             )
-        return cls(tuple(path), text, _toml_value(text))
+        return cls(path, text, _toml_value(text))
 
 
 def _toml_value(text: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, Literal, TypeAlias
 
@@ -198,6 +198,15 @@ class AzureOptions(Options):
 
     def definition_name(self, spec: Spec) -> str:
         return self.fill(spec)
+
+    def claims(self, spec: Spec) -> Mapping[str, Sequence[str]]:
+        """A definition is for one architecture; its identifier is unique in the gallery."""
+        gallery = "/".join((self.subscription or "", self.resource_group, self.gallery))
+        identifier = "/".join(self.identifier(spec).values())
+        return {
+            "name": [f"{gallery}/{self.definition_name(spec)}"],
+            "sku": [f"{gallery}/{identifier}"],
+        }
 
     def version_name(self, spec: Spec) -> str:
         return self._template("version", self.version, version=spec.version)

@@ -90,8 +90,8 @@ def body(options: GcpOptions, spec: Spec, upload: Upload) -> dict[str, Any]:
             "container_type": "TAR",
         },
     }
-    if options.family:
-        image["family"] = options.family
+    if family := options.family_name(spec):
+        image["family"] = family
     if options.storage_locations:
         image["storage_locations"] = list(options.storage_locations)
     if options.licenses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from pydantic import Field
@@ -55,8 +55,9 @@ class GcpOptions(Options):
     )
     family: str | None = Field(
         None,
-        description="Image family; it resolves to its newest image.",
-        pattern=r"^[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?$",
+        description="Image family, which resolves to its newest image; {name} and {arch} are "
+        "filled in.",
+        pattern=r"^(?:[a-z]|\{(?:name|arch)\})(?:[-a-z0-9]|\{(?:name|arch)\})*$",
     )
     labels: Mapping[str, str] = Field(
         default_factory=dict, description="Labels of the image, besides [image] tags."
@@ -130,8 +131,24 @@ class GcpOptions(Options):
     def fill(self, spec: Spec) -> str:
         """As in Options; what is filled in is brought into RFC 1035's alphabet
         (1.2.3 becomes 1-2-3), the template itself is not touched."""
-        plain = dataclasses.replace(spec, name=_dashed(spec.name), version=_dashed(spec.version))
+        plain = dataclasses.replace(spec, version=_dashed(spec.version))
         return super().fill(plain).replace(spec.arch, _dashed(spec.arch))
+
+    def own_name(self, spec: Spec) -> str:
+        return _dashed(super().own_name(spec))
+
+    def family_name(self, spec: Spec) -> str | None:
+        """The image's family, filled in."""
+        if self.family is None:
+            return None
+        return self.family.format(name=_dashed(spec.name), arch=_dashed(spec.arch))
+
+    def claims(self, spec: Spec) -> Mapping[str, Sequence[str]]:
+        family = self.family_name(spec)
+        return {
+            "name": [f"{self.project}/{self.fill(spec)}"],
+            "family": [f"{self.project}/{family}"] if family else [],
+        }
 
 
 def _dashed(text: str) -> str:
@@ -169,6 +186,15 @@ def problems(options: GcpOptions, spec: Spec) -> Iterator[Finding]:
             "1 to 63 lower-case letters, digits and dashes, starting with a letter and "
             "ending without a dash",
             "name",
+        )
+    family = options.family_name(spec)
+    if family is not None and not NAME.fullmatch(family):
+        yield error(
+            "gcp.family",
+            f"{family!r} is no name for an image family",
+            "1 to 63 lower-case letters, digits and dashes, starting with a letter and "
+            "ending without a dash",
+            "family",
         )
     if spec.size % GIB:
         yield error(

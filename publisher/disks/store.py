@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Store:
         os.chmod(path, 0o444)
         os.replace(path, target)
         description = target.with_suffix(".json")
-        partial = description.with_suffix(f".{os.getpid()}.partial")
+        partial = description.with_suffix(f".{os.getpid()}.{threading.get_ident()}.partial")
         partial.write_text(json.dumps(stored.to_json()))
         os.replace(partial, description)
         return stored

@@ -1,0 +1,55 @@
+"""How many steps of one sort run side by side on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from publisher.errors import UsageError
+from publisher.model import MIB
+from publisher.plan import Step
+
+MOVERS = 2
+"""Steps that move a whole disk to or from one cloud: each has many requests under way,
+and one image alone has at most two of them."""
+OVERHEAD = 512
+"""MiB that QEMU, its emulated devices and its translated code take besides the guest."""
+
+
+class Slots:
+    """What `execute` asks. Builds go one after another unless `builds` says otherwise:
+    so the second one finds the checkpoints of the first."""
+
+    def __init__(self, builds: int = 1) -> None:
+        self._builds = builds
+
+    def __call__(self, step: Step) -> tuple[str, int] | None:
+        if step.kind == "build":
+            return "build", self._builds
+        if step.kind in ("upload", "verify"):
+            return f"{step.kind} {step.inputs['provider']}", MOVERS
+        return None
+
+
+def check_builds(builds: int) -> None:
+    """Raise UsageError for more builds than this machine has cores and memory for."""
+    from publisher.build.builder import MEMORY
+
+    cores = len(os.sched_getaffinity(0))
+    room = _available() // ((MEMORY + OVERHEAD) * MIB)
+    most = max(1, min(cores, room))
+    if builds > most:
+        raise UsageError(
+            f"{builds} builds at once are too many for {cores} cores and "
+            f"{_available() // MIB} MiB of free memory",
+            key="--builds",
+            hint=f"at most {most} fit",
+        )
+
+
+def _available() -> int:
+    """Bytes of memory that can be had without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
