@@ -91,6 +91,20 @@ class StepFinished(Noun):
 
 
 @dataclass(frozen=True, slots=True)
+class DiskBuilt(Noun):
+    """A sealed disk is in the store; `data` are its bytes outside holes, `by_hand`
+    the build steps before which its machine was open to changes by hand."""
+
+    step: str
+    lane: str
+    path: str
+    sha256: str
+    size: int
+    data: int
+    by_hand: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StepFailed(Noun):
     step: str
     lane: str
@@ -127,6 +141,7 @@ Event: TypeAlias = (
     | StepRetry
     | StepFinding
     | StepFinished
+    | DiskBuilt
     | StepFailed
     | Note
     | RunFinished

@@ -29,7 +29,9 @@ class Timing(Noun):
 class Manifest(Noun):
     """`created` is an ISO 8601 time in UTC, `digest` the disk's sha256, `size`
     its virtual size and `data` its bytes outside holes; `evidence` is what the
-    build's checks printed; `failed` names optional steps that did not succeed."""
+    build's checks printed; `by_hand` names build steps before which its machine was
+    open to changes by hand, so that it can't be built again; `failed` names optional
+    steps that did not succeed."""
 
     name: str
     version: str
@@ -45,6 +47,7 @@ class Manifest(Noun):
     source: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
     evidence: tuple[Mapping[str, Any], ...] = ()
+    by_hand: tuple[str, ...] = ()
     timings: tuple[Timing, ...] = ()
     failed: tuple[str, ...] = ()
     schema: int = SCHEMA
@@ -55,6 +58,7 @@ class Manifest(Noun):
         values["images"] = tuple(Image.from_json(image) for image in data["images"])
         values["timings"] = tuple(Timing.from_json(t) for t in data.get("timings", ()))
         values["evidence"] = tuple(data.get("evidence", ()))
+        values["by_hand"] = tuple(data.get("by_hand", ()))
         values["failed"] = tuple(data.get("failed", ()))
         return cls(**values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -140,6 +141,13 @@ def plan(pipeline: Pipeline, only: Sequence[str] = (), realm: str = "") -> Plan:
         tuple(drawing.steps.values()),
         pipeline.release.all_or_nothing,
     )
+
+
+def builds(whole: Plan) -> Plan:
+    """The builds of a plan alone, under the same keys: what they make is what the
+    whole plan then publishes."""
+    steps = (dataclasses.replace(s, after=()) for s in whole.steps if s.kind == "build")
+    return dataclasses.replace(whole, steps=tuple(steps))
 
 
 def plan_download(

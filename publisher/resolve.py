@@ -109,9 +109,9 @@ def resolve(
         for name in (*step.needs, *step.after):
             demand(by_id[name])
 
-    for step in plan.steps:
-        if step.kind in ("release", "verify"):
-            demand(step)
+    ends = [step for step in plan.steps if step.kind in ("release", "verify")]
+    for step in ends or plan.steps:
+        demand(step)
     settled = False
     while not settled:
         settled = True

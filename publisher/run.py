@@ -15,6 +15,7 @@ from typing import Any
 
 from publisher import events, manifest, provenance, steps
 from publisher import provider as seam
+from publisher.build.rescue import CLEANUP, OnError
 from publisher.disks.store import Store
 from publisher.errors import Cancelled, HostError, PublishError
 from publisher.executors.local import execute
@@ -45,7 +46,8 @@ def preview(plan: Plan, *, state: Path) -> Sequence[Preview]:
 
 def _when(outcome: Outcome) -> str:
     moment = datetime.fromtimestamp(outcome.finished, UTC)
-    return f"done {moment:%Y-%m-%d %H:%M} UTC in {outcome.seconds:.1f} s"
+    how = ", after changes by hand" if outcome.value.get("by_hand") else ""
+    return f"done {moment:%Y-%m-%d %H:%M} UTC in {outcome.seconds:.1f} s{how}"
 
 
 def run(
@@ -56,6 +58,7 @@ def run(
     cancellation: Cancellation | None = None,
     clock: Clock | None = None,
     retry: Retry | None = None,
+    on_error: OnError = CLEANUP,
 ) -> Manifest:
     """Do what of the plan is not done yet; returns the manifest of the release.
 
@@ -72,7 +75,31 @@ def run(
             cancellation or Cancellation(),
             clock or Clock(),
             retry or Retry(),
+            on_error,
         ).publish()
+
+
+def build(
+    plan: Plan,
+    *,
+    state: Path,
+    sink: events.Sink = events.discard,
+    cancellation: Cancellation | None = None,
+    on_error: OnError = CLEANUP,
+) -> Sequence[events.DiskBuilt]:
+    """Do what is not done yet of a plan that only builds (plan.builds); returns the
+    disks in its order. Raises the first error after every other build has ended."""
+    with Journal(state, plan.name, plan.version) as journal:
+        return _Run(
+            plan,
+            state,
+            journal,
+            sink,
+            cancellation or Cancellation(),
+            Clock(),
+            Retry(),
+            on_error,
+        ).build()
 
 
 class _Run:
@@ -87,12 +114,14 @@ class _Run:
         cancellation: Cancellation,
         clock: Clock,
         retry: Retry,
+        on_error: OnError,
     ) -> None:
         self.plan = plan
         self.state = state
         self.store = Store(state)
         self.journal = journal
         self.run = journal.run
+        self.on_error = on_error
         self._sink = sink
         self._cancellation = cancellation
         self._clock = clock
@@ -121,13 +150,7 @@ class _Run:
 
     def publish(self) -> Manifest:
         started = self._clock.monotonic()
-        lanes = tuple((step.id, step.lane) for step in self.plan.steps)
-        self._sink(events.RunStarted(self.run, self.plan.title, lanes))
-        previews = resolve(self.plan, self.journal.outcomes, self.store, self._ask_clouds(), _when)
-        todo = [p.step for p in previews if p.action != "reuse"]
-        for item in previews:
-            if item.action == "reuse":
-                self._sink(events.StepReused(item.step.id, item.step.lane, item.reason))
+        todo = self._begin()
         if todo:
             self.journal.begin()
             self._forget(todo)
@@ -153,6 +176,39 @@ class _Run:
                 hint="run the same command again to complete the release",
             )
         return written
+
+    def build(self) -> Sequence[events.DiskBuilt]:
+        todo = self._begin()
+        self._forget(todo)
+        errors = execute(todo, self._work, self._cancellation, _blocks)
+        if self._cancellation.cancelled:
+            raise Cancelled()
+        for step in self.plan.steps:
+            if step.id in errors:
+                raise errors[step.id]
+        made = [self._built(step) for step in self.plan.steps]
+        for disk in made:
+            self._sink(disk)
+        return made
+
+    def _built(self, step: Step) -> events.DiskBuilt:
+        value = self.journal.outcomes[step.key].value
+        disk = self.store.get(value["sha256"])
+        assert disk is not None
+        by_hand = tuple(value.get("by_hand", ()))
+        return events.DiskBuilt(
+            step.id, step.lane, str(disk.path), disk.sha256, disk.size, disk.data_bytes, by_hand
+        )
+
+    def _begin(self) -> Sequence[Step]:
+        """Announce the run and what of it holds already; returns what is to be done."""
+        lanes = tuple((step.id, step.lane) for step in self.plan.steps)
+        self._sink(events.RunStarted(self.run, self.plan.title, lanes))
+        previews = resolve(self.plan, self.journal.outcomes, self.store, self._ask_clouds(), _when)
+        for item in previews:
+            if item.action == "reuse":
+                self._sink(events.StepReused(item.step.id, item.step.lane, item.reason))
+        return [item.step for item in previews if item.action != "reuse"]
 
     def _task(self, step: Step) -> Task:
         return Task(
@@ -287,6 +343,7 @@ class _Run:
                 **(provenance.host_tools(disk["spec"]["arch"]) if source.kind == "build" else {}),
             },
             evidence=tuple(disk.get("evidence", ())),
+            by_hand=tuple(disk.get("by_hand", ())),
             timings=tuple(
                 Timing(step.id, round(outcomes[step.key].seconds, 3), step.id not in ran)
                 for step in self.plan.steps

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
 from publisher import provider as seam
+from publisher.build.rescue import OnError
 from publisher.disks.store import Store
 from publisher.errors import ConflictError, ProviderError, StateError, UsageError
 from publisher.model import Audience, Disk, Finding, Image, Query, Severity, Spec, Upload
@@ -25,6 +26,7 @@ class Context(Protocol):
     state: Path
     store: Store
     run: str
+    on_error: OnError
 
     def outcome(self, step_id: str) -> Value:
         """The outcome of a step that this one needs."""
@@ -108,7 +110,7 @@ def preview_build(step: Step, store: Store) -> tuple[tuple[str, str, str], ...]:
 
 def build(step: Step, context: Context, task: Task) -> Value:
     from publisher.build import build as build_disk
-    from publisher.build.builder import EVIDENCE
+    from publisher.build.builder import BY_HAND, EVIDENCE
 
     recipe = _recipe(step)
     spec = dataclasses.replace(_spec(step, context), firmware=recipe.firmware)
@@ -119,8 +121,10 @@ def build(step: Step, context: Context, task: Task) -> Value:
         store=context.store,
         task=task,
         files=step.inputs["recipe"]["files"],
+        on_error=context.on_error,
     )
-    return {**disk_value(disk, spec), "evidence": task.memory.get(EVIDENCE, [])}
+    kept = {name: task.memory.get(name, []) for name in (EVIDENCE, BY_HAND)}
+    return {**disk_value(disk, spec), **kept}
 
 
 def download(step: Step, context: Context, task: Task) -> Value:

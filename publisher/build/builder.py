@@ -13,6 +13,7 @@ from typing import Any
 from publisher.build import namespace, seal, sources, steps
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level
 from publisher.build.levels import check_files, check_planned, levels
+from publisher.build.rescue import CLEANUP, Decision, OnError, converse
 from publisher.build.room import Room
 from publisher.build.workspace import Workspace
 from publisher.disks.store import Store
@@ -28,6 +29,8 @@ from publisher.vm.shell import Shell
 
 EVIDENCE = "evidence"
 """Where the task's memory holds what the checks of the last build showed."""
+BY_HAND = "by_hand"
+"""Where it holds the steps before which the user changed the machine by hand."""
 MEMORY = 1024
 """MiB of the guest in which the steps run."""
 
@@ -40,11 +43,13 @@ def build(
     store: Store,
     task: Task,
     files: Mapping[str, str] | None = None,
+    on_error: OnError = CLEANUP,
 ) -> Disk:
     """Build the disk that `recipe` describes; `directory` is the pipeline's, `files`
     the digests of its files (recipe.fingerprint) when the build was planned.
 
-    What the `check` steps showed is left in the task's memory as EVIDENCE.
+    What the `check` steps showed is left in the task's memory as EVIDENCE, and
+    which steps were retried on a machine that the user could change as BY_HAND.
     Installations, downloads and checkpoints are kept between builds: the machine
     is resumed behind the last step that did not change. A foreign disk without
     steps is not booted: it stays as it is, but for its size. Raises BuildError,
@@ -77,6 +82,8 @@ def build(
                     task=task,
                 )
 
+            evidence: Sequence[Mapping[str, Any]] = ()
+            by_hand: Sequence[str] = ()
             if chosen is None:
                 made = prepare().disk
             else:
@@ -84,9 +91,13 @@ def build(
                 state = installed.state if installed is not None else {}
                 path = levels(recipe, spec, state, chosen, MEMORY, directory)
                 check_planned(path, files)
-                build = _Build(recipe, spec, directory, chosen, workspace, kept, path, task)
+                build = _Build(
+                    recipe, spec, directory, chosen, workspace, kept, path, task, on_error
+                )
                 made = build.run(prepare)
-                task.memory.set(EVIDENCE, build.evidence)
+                evidence, by_hand = build.evidence, build.by_hand
+            task.memory.set(EVIDENCE, list(evidence))
+            task.memory.set(BY_HAND, list(by_hand))
             task.phase("hashing the disk")
             disk = store.add(made, check=task.check)
             with contextlib.suppress(OSError):  # then they count until the host restarts
@@ -117,6 +128,10 @@ def _seal(work: sources.Work, task: Task) -> None:
     task.output(f"erased {erased / GIB:.2f} GiB of free space")
 
 
+class _FromCheckpoint(Exception):
+    """The user wants the failed step done on the machine of the last checkpoint."""
+
+
 class _Build:
     """The steps in a machine, from the deepest checkpoint on."""
 
@@ -130,6 +145,7 @@ class _Build:
         kept: Checkpoints,
         path: Sequence[Level],
         task: Task,
+        on_error: OnError,
     ) -> None:
         self.recipe = recipe
         self.spec = spec
@@ -140,33 +156,77 @@ class _Build:
         self.kept = kept
         self.path = path
         self.task = task
+        self.on_error = on_error
         self.firmware = _firmware(recipe.firmware, self.platform)
         self.log = workspace.directory / "console.log"
         self.evidence: list[Mapping[str, Any]] = []
+        self.by_hand: list[str] = []
 
     def run(self, prepare: Callable[[], sources.Work]) -> Path:
         """The sealed disk. `prepare` makes the source's disk, if it is needed."""
-        found = self.kept.deepest(self.path)
-        if found is not None:
-            index, checkpoint = found
+        if self.on_error.action == "shell":
+            with contextlib.suppress(_FromCheckpoint):
+                made = self._reopen()
+                if made is not None:
+                    return made
+        while True:
+            with contextlib.suppress(_FromCheckpoint):
+                return self._attempt(prepare)
+
+    def _attempt(self, prepare: Callable[[], sources.Work]) -> Path:
+        """From the deepest checkpoint that this QEMU takes, or else from the source."""
+        self.by_hand = []
+        refused: list[Checkpoint] = []
+        for index, checkpoint in self.kept.along(self.path):
+            where = f"after step {index}" if index else "as it was booted"
             with self._room() as room:
-                if self._resume(room, index, checkpoint):
-                    self.evidence = list(checkpoint.facts.get("evidence", ()))
-                    work = sources.Work.from_json({**checkpoint.facts, "disk": str(self.log)})
-                    return self._finish(room, work, index)
+                if self._resume(room, where, checkpoint):
+                    self._discard(refused)
+                    return self._finish(room, self._recall(checkpoint), index)
+            refused.append(checkpoint)
+        self.evidence = []
         work = prepare()
         with self._room() as room:
             try:
                 self._boot(room, work)
-                room.keep(self.spec.name, self.path[:1], self._facts(work))
-                return self._finish(room, work, 0)
             except BootError as error:
                 self._explain(error, work)
                 raise
+            self._discard(refused)
+            room.keep(self.spec.name, self.path[:1], self._facts(work))
+            return self._finish(room, work, 0)
+
+    def _discard(self, refused: Sequence[Checkpoint]) -> None:
+        """Let go of checkpoints that can't be resumed, now that another machine runs here."""
+        for checkpoint in refused:
+            self.kept.discard(checkpoint)
+
+    def _reopen(self) -> Path | None:
+        """Go on in the kept machine in which the next step failed, if there is one."""
+        done = next((index for index, _ in self.kept.along(self.path)), -1)
+        for checkpoint in self.kept.failures(self.spec.name):
+            levels = checkpoint.path_of()
+            number = len(levels) - 2
+            if number < done or number + 1 >= len(self.path):
+                continue
+            if self.path[number + 1].key != levels[-1].key:
+                continue
+            with self._room() as room:
+                if self._resume(room, f"in which step {number + 1} failed", checkpoint):
+                    work = self._recall(checkpoint)
+                    self._rescue(room, work, number, BuildError(checkpoint.failed))
+                    return self._finish(room, work, number)
+            return None
+        return None
+
+    def _recall(self, checkpoint: Checkpoint) -> sources.Work:
+        self.evidence = list(checkpoint.facts.get("evidence", ()))
+        self.by_hand = list(checkpoint.facts.get(BY_HAND, ()))
+        return sources.Work.from_json({**checkpoint.facts, "disk": str(self.log)})
 
     def _facts(self, work: sources.Work) -> Mapping[str, Any]:
         known = {name: value for name, value in work.to_json().items() if name != "disk"}
-        return {**known, "evidence": list(self.evidence)}
+        return {**known, "evidence": list(self.evidence), BY_HAND: list(self.by_hand)}
 
     def _room(self) -> Room:
         private = self.workspace.directory / f"guest-{secrets.token_hex(4)}"
@@ -174,10 +234,9 @@ class _Build:
         hardware = Hardware(drives=(), log=self.log, arch=self.platform.arch, memory=MEMORY)
         return Room(private, self.kept, hardware, self.chosen, self.task)
 
-    def _resume(self, room: Room, index: int, checkpoint: Checkpoint) -> bool:
-        """False when this QEMU can't take the checkpoint: then everything is done anew."""
+    def _resume(self, room: Room, where: str, checkpoint: Checkpoint) -> bool:
+        """False when it can't be resumed: then the next one is tried."""
         started = self.task.clock.monotonic()
-        where = f"after step {index}" if index else "as it was booted"
         self.task.phase(f"resuming the machine {where}")
         try:
             room.resume(checkpoint, self.firmware)
@@ -204,14 +263,75 @@ class _Build:
             check_files(self.recipe, number, self.directory, self.path[number + 1])
             if shown is not None:
                 self.evidence.append(shown.to_json())
-            room.keep(self.spec.name, self.path[: number + 2], self._facts(work))
+            if not self.by_hand:
+                room.keep(self.spec.name, self.path[: number + 2], self._facts(work))
 
-        steps.run_all(self.recipe, self.directory, room.shell, self.task, first=first, after=after)
-        seal.clean(room.shell, room.machine, room.keys.user_public, self.task)
+        def rescue(number: int, error: BuildError) -> None:
+            self._rescue(room, work, number, error)
+
+        steps.run_all(
+            self.recipe,
+            self.directory,
+            room.shell,
+            self.task,
+            first=first,
+            after=after,
+            rescue=rescue,
+        )
+        if self.by_hand:
+            self.task.note(f"this image can't be built again: {_told(self.by_hand)}", "warning")
+        try:
+            seal.clean(room.shell, room.machine, room.keys.user_public, self.task)
+        except BootError as error:
+            self._explain(error, work)
+            raise
         self.task.phase("sealing: joining the layers")
         sealed = room.flatten(self.workspace.directory / "sealed.raw")
         _seal(replace(work, disk=sealed), self.task)
         return sealed
+
+    def _rescue(self, room: Room, work: sources.Work, number: int, error: BuildError) -> None:
+        """Do with the machine of a failed step what was asked for. Returns when the
+        step is to be retried in it, raises the error when all is over."""
+        if isinstance(error, BootError):  # of a restart
+            self._explain(error, work)
+        decision: Decision = "keep" if self.on_error.action == "keep" else "give up"
+        name = f"step {number + 1}"
+        if self.on_error.action == "shell":
+            assert self.on_error.terminal is not None
+            self.task.phase(f"{name} failed: a shell is open in the guest")
+            with self.on_error.turn, self.on_error.terminal.aside():
+                decision = converse(self.on_error.terminal, room.shell, name, error, self.task)
+        if decision == "retry":
+            self.by_hand.append(f"{name}: {self.recipe.steps[number].title()}")
+            return
+        if decision == "again":
+            raise _FromCheckpoint from error
+        if decision == "keep":
+            self._keep_failed(room, work, number, error)
+        raise error
+
+    def _keep_failed(self, room: Room, work: sources.Work, number: int, error: BuildError) -> None:
+        self.task.phase("keeping the machine")
+        try:
+            kept = room.keep(
+                self.spec.name,
+                self.path[: number + 2],
+                self._facts(work),
+                failed=str(error),
+            )
+        except (BuildError, HostError) as trouble:
+            self.task.note(f"the machine could not be kept: {trouble}", "warning")
+            return
+        if kept is not None:
+            error.hint = "\n".join(
+                [
+                    *filter(None, [error.hint]),
+                    f"the machine is kept as {kept.key[:12]}: the same command with "
+                    "--on-error=shell opens it, and `publish cache rm "
+                    f"{kept.key[:12]}` removes it",
+                ]
+            )
 
     def _explain(self, error: BootError, work: sources.Work) -> None:
         kept = self.workspace.store.scratch("console.log")
@@ -223,6 +343,10 @@ class _Build:
                 f"{_loader(self.recipe, self.platform)} (build.firmware), cloud-init that looks "
                 "for NoCloud seeds, and an SSH server; " + error.hint
             )
+
+
+def _told(by_hand: Sequence[str]) -> str:
+    return f"its machine was open to changes by hand before {', '.join(by_hand)}"
 
 
 def _loader(recipe: Recipe, platform: Platform) -> str:

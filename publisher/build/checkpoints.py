@@ -47,6 +47,11 @@ class Level(Noun):
         return [name for name in names if self.inputs.get(name) != other.inputs.get(name)]
 
 
+def failed_key(level: Level) -> str:
+    """A key for a machine in which the step of `level` failed: no build looks for it."""
+    return hashlib.sha256(f"failed {level.key} {secrets.token_hex(8)}".encode()).hexdigest()
+
+
 def chain(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Level, ...]:
     """(title, inputs) of every level ▶ levels with keys."""
     levels: list[Level] = []
@@ -62,7 +67,10 @@ def chain(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Level, ...]:
 class Checkpoint(Noun):
     """A machine at rest. `layers` are file names from the base to the frozen top,
     `facts` what the builder knows of the disk; `boot` is the host's boot id when
-    it was written, and `synced` says that it would survive a loss of power."""
+    it was written, and `synced` says that it would survive a loss of power.
+
+    `failed` is the error of its last step: such a one is there for the user to look
+    into, and no build goes on from it by itself."""
 
     key: str
     title: str
@@ -73,6 +81,7 @@ class Checkpoint(Noun):
     created: float
     boot: str
     synced: bool = False
+    failed: str = ""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -149,16 +158,23 @@ class Checkpoints:
     def memory(self, checkpoint: Checkpoint) -> Path:
         return self.place(checkpoint.key) / "memory"
 
-    def deepest(self, levels: Sequence[Level]) -> tuple[int, Checkpoint] | None:
-        """The last level that has a checkpoint, with its index."""
+    def along(self, levels: Sequence[Level]) -> Iterator[tuple[int, Checkpoint]]:
+        """The levels that have a checkpoint, with their indices, the last one first."""
         for index in reversed(range(len(levels))):
             found = self.get(levels[index].key)
             if found is not None:
-                return index, found
-        return None
+                yield index, found
+
+    def deepest(self, levels: Sequence[Level]) -> tuple[int, Checkpoint] | None:
+        """The last level that has a checkpoint, with its index."""
+        return next(self.along(levels), None)
+
+    def failures(self, name: str) -> list[Checkpoint]:
+        """The machines of that image in which a step failed, the newest first."""
+        return [c for c in self.all() if c.failed and c.name == name]
 
     def all(self) -> list[Checkpoint]:
-        """The newest use first."""
+        """The newest use first, also machines in which a step failed."""
         found = [
             checkpoint
             for path in self.directory.glob(f"*/{_DESCRIPTION}")
@@ -180,7 +196,12 @@ class Checkpoints:
             return reasons
         for known in (c for c in self.all() if c.name == name):
             path = known.path_of()
-            if len(path) <= missing or path[missing].key == levels[missing].key:
+            if len(path) <= missing:
+                continue
+            if path[missing].key == levels[missing].key:
+                if known.failed:
+                    reasons[missing] = "failed the last time"
+                    break
                 continue
             if missing and path[missing - 1].key != levels[missing - 1].key:
                 continue
@@ -199,11 +220,10 @@ class Checkpoints:
         return self.layers / f"{secrets.token_hex(8)}.{suffix}"
 
     @contextlib.contextmanager
-    def making(self, level: Level) -> Iterator[Path]:
+    def making(self, key: str) -> Iterator[Path]:
         """A private directory to be filled; it is gone again unless `publish` was called."""
-        partial = self.place(level.key).with_name(
-            f"{self.place(level.key).name}.{secrets.token_hex(4)}.partial"
-        )
+        place = self.place(key)
+        partial = place.with_name(f"{place.name}.{secrets.token_hex(4)}.partial")
         partial.mkdir(mode=0o700)
         try:
             yield partial

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from publisher.build import seal
-from publisher.build.checkpoints import Checkpoint, Checkpoints, Level
+from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, failed_key
 from publisher.errors import BuildError, HostError
 from publisher.memory import boot_id
 from publisher.task import Task
@@ -134,12 +134,19 @@ class Room:
 
     # -- checkpoints
 
-    def keep(self, name: str, levels: Sequence[Level], facts: Mapping[str, Any]) -> None:
+    def keep(
+        self, name: str, levels: Sequence[Level], facts: Mapping[str, Any], *, failed: str = ""
+    ) -> Checkpoint | None:
         """Write a checkpoint of the machine as it is; `levels` led here. A machine
-        that can't be written (a full disk) goes on without one."""
+        that can't be written (a full disk) goes on without one: None.
+
+        `failed` is the error of the last level's step: then it becomes the one
+        machine of this image that is kept for looking into."""
         level = levels[-1]
-        if self._kept.get(level.key) is not None:
-            return
+        key = failed_key(level) if failed else level.key
+        known = self._kept.get(key)
+        if known is not None:
+            return known
         below, before = self._active, self._layers
         self._layers = layers = (*before, below.name)
         try:
@@ -147,30 +154,34 @@ class Room:
         except HostError as error:
             self._layers = before
             self.task.note(f"no checkpoint after {level.title}: {error}", "warning")
-            return
+            return None
+        earlier = self._kept.failures(name) if failed else []
+        made = Checkpoint(
+            key=key,
+            title=f"failed: {level.title}" if failed else level.title,
+            name=name,
+            layers=layers,
+            facts=facts,
+            levels=tuple(one.to_json() for one in levels),
+            created=self.task.clock.now(),
+            boot=boot_id(),
+            failed=failed,
+        )
         try:
-            with self._kept.making(level) as partial:
+            with self._kept.making(key) as partial:
                 snapshot.freeze(self.machine, self._active, partial / "memory", self.task)
                 for file in (*_KEPT, _VARIABLES):
                     if (self.directory / file).exists():
                         shutil.copy(self.directory / file, partial / file)
-                self._kept.publish(
-                    partial,
-                    Checkpoint(
-                        key=level.key,
-                        title=level.title,
-                        name=name,
-                        layers=layers,
-                        facts=facts,
-                        levels=tuple(one.to_json() for one in levels),
-                        created=self.task.clock.now(),
-                        boot=boot_id(),
-                    ),
-                )
+                self._kept.publish(partial, made)
         except (BuildError, OSError) as error:
             self.task.check()
             self.machine.check()
             self.task.note(f"no checkpoint after {level.title}: {error}", "warning")
+            return None
+        for old in earlier:
+            self._kept.discard(old)
+        return made
 
     # -- down
 

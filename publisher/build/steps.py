@@ -66,27 +66,43 @@ def run_all(
     *,
     first: int = 0,
     after: Callable[[int, Evidence | None], None] = lambda *_: None,
+    rescue: Callable[[int, BuildError], None] | None = None,
 ) -> None:
     """Run the steps in order, from the step `first`; `after` is called behind each
     one that succeeded, with what a check showed. The first that fails raises
-    BuildError with its key, its status and its last lines."""
+    BuildError with its key, its status and its last lines, unless `rescue` takes
+    that error and returns: then the step is run once more."""
     clock = task.clock
     for number, step in enumerate(recipe.steps):
         title = f"step {number + 1}/{len(recipe.steps)}: {step.title()}"
         if number < first:
             task.phase(f"{title} · from its checkpoint")
             continue
-        task.phase(title)
-        started = clock.monotonic()
-        try:
-            done = run(step, directory, shell, task.output)
-        except BuildError as error:
-            error.key = error.key or key(number)
-            raise
-        if done is not None and done.status:
-            raise failure(number, step, done)
+        while True:
+            task.phase(title)
+            started = clock.monotonic()
+            try:
+                evidence = _succeed(number, step, directory, shell, task)
+                break
+            except BuildError as error:
+                if rescue is None:
+                    raise
+                rescue(number, error)
         task.phase(f"{title} · {clock.monotonic() - started:.1f} s")
-        after(number, done.evidence if done is not None else None)
+        after(number, evidence)
+
+
+def _succeed(
+    number: int, step: BuildStep, directory: Path, shell: Shell, task: Task
+) -> Evidence | None:
+    try:
+        done = run(step, directory, shell, task.output)
+    except BuildError as error:
+        error.key = error.key or key(number)
+        raise
+    if done is not None and done.status:
+        raise failure(number, step, done)
+    return done.evidence if done is not None else None
 
 
 def run(

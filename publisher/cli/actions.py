@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from publisher.cli import terminal
 from publisher.cli.screen import screen
 from publisher.cli.signals import cancelling
 from publisher.cli.words import chosen
@@ -45,17 +46,19 @@ def run(
     settings: Sequence[str],
     only: str,
     sandbox: bool,
+    on_error: str,
     state: Path,
     json: bool,
     plain: bool,
 ) -> None:
     import publisher.plan
 
+    terminal.check(on_error, json=json)
     pipeline = _load(file, settings, sandbox)
     names = chosen(only, list(pipeline.targets), "target") or list(pipeline.targets)
     validate(pipeline, names)
     drawn = publisher.plan.plan(pipeline, names, realm(sandbox))
-    _execute(drawn, names, state, sandbox=sandbox, json=json, plain=plain)
+    _execute(drawn, names, state, sandbox=sandbox, on_error=on_error, json=json, plain=plain)
 
 
 def realm(sandbox: bool) -> str:
@@ -64,7 +67,14 @@ def realm(sandbox: bool) -> str:
 
 
 def _execute(
-    drawn: Any, names: Sequence[str], state: Path, *, sandbox: bool, json: bool, plain: bool
+    drawn: Any,
+    names: Sequence[str],
+    state: Path,
+    *,
+    sandbox: bool,
+    on_error: str = "cleanup",
+    json: bool,
+    plain: bool,
 ) -> None:
     import publisher.run
 
@@ -73,7 +83,13 @@ def _execute(
         clouds(names, state, sandbox=sandbox),
         screen(json=json, plain=plain) as sink,
     ):
-        publisher.run.run(drawn, state=state, sink=sink, cancellation=cancellation)
+        publisher.run.run(
+            drawn,
+            state=state,
+            sink=sink,
+            cancellation=cancellation,
+            on_error=terminal.on_error(on_error, sink),
+        )
 
 
 def plan(

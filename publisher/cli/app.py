@@ -13,6 +13,7 @@ from publisher.cli.options import (
     Debug,
     File,
     Json,
+    OnError,
     Only,
     Plain,
     Sandbox,
@@ -47,6 +48,7 @@ def run(
     only: Only = "",
     sandbox: Sandbox = False,
     state: State = None,
+    on_error: OnError = "cleanup",
     json: Json = False,
     plain: Plain = False,
     _debug: Debug = False,
@@ -59,6 +61,30 @@ def run(
         settings=settings or [],
         only=only,
         sandbox=sandbox,
+        on_error=on_error,
+        state=state_directory(state),
+        json=json,
+        plain=plain,
+    )
+
+
+@app.command(cls=Command)
+def build(
+    file: File,
+    settings: Set = None,
+    on_error: OnError = "cleanup",
+    state: State = None,
+    json: Json = False,
+    plain: Plain = False,
+    _debug: Debug = False,
+) -> None:
+    """Build the disk alone; print its path, digest and size."""
+    from publisher.cli import building
+
+    building.run(
+        file,
+        settings=settings or [],
+        on_error=on_error,
         state=state_directory(state),
         json=json,
         plain=plain,

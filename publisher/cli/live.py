@@ -76,6 +76,16 @@ class LiveConsole:
             self._running = False
             self._live.stop()
 
+    def pause(self) -> None:
+        """Let go of the terminal."""
+        if self._running:
+            self._live.stop()
+
+    def resume(self) -> None:
+        """Draw again."""
+        if self._running:
+            self._live.start()
+
     def _draw(self) -> Text:
         with self._lock:
             width, height = self._console.size

@@ -37,6 +37,15 @@ State = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain lines, no live display.")]
+OnError = Annotated[
+    str,
+    typer.Option(
+        "--on-error",
+        help="When a build step fails: cleanup, keep or shell.",
+        metavar="ACTION",
+        show_default=False,
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 

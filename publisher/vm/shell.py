@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -9,6 +10,7 @@ import shlex
 import stat
 import subprocess
 import tarfile
+import termios
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +32,12 @@ HANDSHAKE = 120
 """Seconds for a whole login under emulation on a busy host."""
 _LOST = 255
 """The status of ssh when the connection fails, not the command."""
+SHUTDOWN = 60.0
+"""Seconds that a guest may take to end after its SSH server has."""
 DOWN = 600.0
 """Seconds that a guest may take to stop its services before it restarts."""
+_VISIT = 'cd && HISTFILE=/dev/null exec "${SHELL:-/bin/sh}" -l'
+"""A login shell that leaves no history in the image."""
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -270,6 +276,41 @@ class Shell:
             self._machine.wait(2)
             self._machine.check()
         return done
+
+    def interact(self, keyboard: int, screen: int) -> int:
+        """A login shell for the user, on a terminal that is given as file descriptors;
+        returns its status. Raises BootError when the guest dies under it or does not
+        let us in again."""
+        if self._master is None or self._master.poll() is not None:
+            self.close()
+            self.connect()
+        argv = self._ssh("-tt", "127.0.0.1", _VISIT)
+        before = termios.tcgetattr(keyboard)
+        # in our own session: only there ssh learns that the terminal's size changed
+        child = subprocess.Popen(
+            process.command(argv),
+            stdin=keyboard,
+            stdout=screen,
+            stderr=screen,
+            cwd=self._directory,
+        )
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    status = child.wait(process.POLL)
+                    break
+                self._machine.check()
+        finally:
+            child.kill()
+            child.wait()
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        if status == _LOST and self._master is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._master.wait(2)
+                # the user may have powered the guest off
+                self._machine.wait(SHUTDOWN)
+            self._machine.check()
+        return status
 
     def leave(self, command: str) -> None:
         """Run a last command, which may end the connection or the guest."""

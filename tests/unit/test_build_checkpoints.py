@@ -45,7 +45,7 @@ def keep(
         "boot": boot_id(),
     }
     made = Checkpoint(**{**values, **changes})
-    with kept.making(path[-1]) as partial:
+    with kept.making(path[-1].key) as partial:
         (partial / "memory").write_bytes(os.urandom(size))
         kept.publish(partial, made)
     return made
@@ -99,7 +99,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_used(tmp_path: Path) -> 
         "from pathlib import Path\n"
         "from publisher.build.checkpoints import Checkpoints, chain\n"
         "path = chain([('boot', {})])\n"
-        "with Checkpoints(Path(sys.argv[1])) as kept, kept.making(path[0]) as partial:\n"
+        "with Checkpoints(Path(sys.argv[1])) as kept, kept.making(path[0].key) as partial:\n"
         "    (partial / 'memory').write_bytes(b'half')\n"
         "    kept.new_layer('qcow2').write_bytes(b'layer')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

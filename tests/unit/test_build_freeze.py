@@ -109,7 +109,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_tried_again(
         made = keep(kept, path)
         build = cast(Any, _Build.__new__(_Build))
         build.task, build.kept, build.firmware = task, kept, None
-        assert build._resume(Broken(), 1, made) is False
+        assert build._resume(Broken(), "after step 1", made) is False
         assert (kept.get(made.key) is not None) is stays
         if not stays:
             again = keep(kept, path)

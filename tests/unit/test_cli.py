@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from publisher import __version__, errors, events, schema
+from publisher.build.rescue import OnError
 from publisher.cli.app import app
 from publisher.cli.options import state_directory
 from publisher.plan import Plan
@@ -37,9 +38,15 @@ class Engine:
         self.state: Path | None = None
 
     def __call__(
-        self, plan: Plan, *, state: Path, sink: events.Sink, cancellation: Cancellation
+        self,
+        plan: Plan,
+        *,
+        state: Path,
+        sink: events.Sink,
+        cancellation: Cancellation,
+        on_error: OnError,
     ) -> None:
-        self.plan, self.state = plan, state
+        self.plan, self.state, self.on_error = plan, state, on_error
         for event in self.story:
             sink(event)
         if self.error is not None:
@@ -68,6 +75,7 @@ def test_help_imports_no_sdk_no_pydantic_and_no_rich() -> None:
 
 COMMANDS = [
     "run",
+    "build",
     "plan",
     "migrate",
     "export",
@@ -129,8 +137,8 @@ def test_a_file_alone_is_run(publish: Command, words: list[str]) -> None:
         (
             ["qqq"],
             "error: there is no command or file 'qqq'\n"
-            "  hint: known are: run, plan, migrate, export, list, show, doctor, sandbox, cache, "
-            "schema\n",
+            "  hint: known are: run, build, plan, migrate, export, list, show, doctor, sandbox, "
+            "cache, schema\n",
         ),
         (["run"], "error: missing argument 'FILE'\n  hint: see publish run --help\n"),
         (

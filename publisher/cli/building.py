@@ -1,0 +1,53 @@
+"""What build does: the build part of a pipeline, without any cloud."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from publisher.cli import tables, terminal
+from publisher.cli.actions import sandbox_defaults
+from publisher.cli.screen import screen
+from publisher.cli.signals import cancelling
+from publisher.cli.text import show_bytes
+from publisher.events import DiskBuilt
+from publisher.pipeline import load, validate
+
+
+def run(
+    file: Path,
+    *,
+    settings: Sequence[str],
+    on_error: str,
+    state: Path,
+    json: bool,
+    plain: bool,
+) -> None:
+    import publisher.plan
+    import publisher.run
+
+    terminal.check(on_error, json=json)
+    # a variable that only a cloud's options need may be missing: no cloud is asked
+    pipeline = load(file, settings=settings, environ=os.environ, defaults=sandbox_defaults)
+    validate(pipeline)
+    drawn = publisher.plan.builds(publisher.plan.plan(pipeline))
+    with cancelling() as cancellation, screen(json=json, plain=plain) as sink:
+        made = publisher.run.build(
+            drawn,
+            state=state,
+            sink=sink,
+            cancellation=cancellation,
+            on_error=terminal.on_error(on_error, sink),
+        )
+    if not json:
+        for disk in made:
+            _write(disk)
+
+
+def _write(disk: DiskBuilt) -> None:
+    tables.write(disk.path)
+    tables.write(f"sha256 {disk.sha256}")
+    tables.write(f"size {disk.size} ({show_bytes(disk.size)}, {show_bytes(disk.data)} of data)")
+    for step in disk.by_hand:
+        tables.write(f"open to changes by hand before {step}")
