@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from publisher.errors import HostError
 from publisher.journal import release_directory
 from publisher.model import Image, Noun
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +26,48 @@ class Timing(Noun):
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest(Noun):
-    """`created` is an ISO 8601 time in UTC, `digest` the disk's sha256, `size`
-    its virtual size and `data` its bytes outside holes; `evidence` is what the
-    build's checks printed; `by_hand` names build steps before which its machine was
-    open to changes by hand, so that it can't be built again; `failed` names optional
-    steps that did not succeed."""
+class Flavour(Noun):
+    """One image of a release: a variant for an architecture, both told by `label`.
+
+    `digest` is its disk's sha256, `size` its virtual size and `data` its bytes
+    outside holes; `evidence` is what the build's checks printed; `by_hand` names
+    build steps before which its machine was open to changes by hand, so that it
+    can't be built again; `references` are those of its images."""
 
     name: str
-    version: str
-    run: str
-    created: str
     arch: str
     firmware: str
     digest: str
     size: int
     data: int
-    images: tuple[Image, ...]
-    audience: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+    variant: str = ""
     source: Mapping[str, Any] = field(default_factory=dict)
-    tools: Mapping[str, str] = field(default_factory=dict)
     evidence: tuple[Mapping[str, Any], ...] = ()
     by_hand: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        values = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
+        for name in ("evidence", "by_hand", "references"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest(Noun):
+    """`created` is an ISO 8601 time in UTC, `images` are those of all flavours,
+    `audience` is by lane; `failed` names optional steps that did not succeed."""
+
+    name: str
+    version: str
+    run: str
+    created: str
+    flavours: tuple[Flavour, ...]
+    images: tuple[Image, ...]
+    audience: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
     timings: tuple[Timing, ...] = ()
     failed: tuple[str, ...] = ()
     schema: int = SCHEMA
@@ -57,10 +77,31 @@ class Manifest(Noun):
         values = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
         values["images"] = tuple(Image.from_json(image) for image in data["images"])
         values["timings"] = tuple(Timing.from_json(t) for t in data.get("timings", ()))
-        values["evidence"] = tuple(data.get("evidence", ()))
-        values["by_hand"] = tuple(data.get("by_hand", ()))
         values["failed"] = tuple(data.get("failed", ()))
+        if "flavours" in data:
+            values["flavours"] = tuple(Flavour.from_json(f) for f in data["flavours"])
+        else:  # schema 1: one image, told at the top
+            references = tuple(dict.fromkeys(image.reference for image in values["images"]))
+            values["flavours"] = (Flavour.from_json({**data, "references": references}),)
         return cls(**values)
+
+    def only(self, flavours: Collection[str]) -> Manifest:
+        """The manifest of some of its flavours, by label."""
+        kept = tuple(f for f in self.flavours if f.label in flavours)
+        names = {reference for flavour in kept for reference in flavour.references}
+        dropped = [f.label for f in self.flavours if f.label and f.label not in flavours]
+
+        def stays(step: str) -> bool:
+            return not any(step.startswith(f"{label}.") for label in dropped)
+
+        return replace(
+            self,
+            flavours=kept,
+            images=tuple(image for image in self.images if image.reference in names),
+            audience={lane: kind for lane, kind in self.audience.items() if stays(lane)},
+            timings=tuple(t for t in self.timings if stays(t.step)),
+            failed=tuple(step for step in self.failed if stays(step)),
+        )
 
 
 def manifest_path(state: Path, name: str, version: str) -> Path:

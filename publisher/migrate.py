@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from publisher import provider as seam
 from publisher.complaints import complaints
 from publisher.errors import PipelineError, UsageError
+from publisher.flavours import plain_name
 from publisher.model import Audience, Severity, Spec
-from publisher.pipeline import plain_name
 from publisher.plan import Plan, Target, plan_download
 from publisher.settings import Expansion
 

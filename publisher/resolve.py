@@ -14,7 +14,7 @@ from publisher.plan import Plan, Step
 from publisher.steps import images_of
 
 Truth: TypeAlias = Mapping[str, Mapping[tuple[str, str], Image]]
-"""What the clouds hold now: provider ▶ place ▶ Image."""
+"""What the clouds hold now: lane ▶ place ▶ Image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def broken(
         return "there are images that were not verified"
     if truth is None:
         return ""
-    present = truth.get(images[0].provider, {})
+    present = truth.get(step.lane, {})
     for image in images:
         now = present.get(image.place)
         if now is None:
@@ -107,7 +107,9 @@ def resolve(
             return
         demanded.add(step.id)
         for name in (*step.needs, *step.after):
-            demand(by_id[name])
+            # every upload asks for its own cloud's check: a build only waits for all of them
+            if by_id[name].kind != "check" or by_id[name].lane == step.lane:
+                demand(by_id[name])
 
     ends = [step for step in plan.steps if step.kind in ("release", "verify")]
     for step in ends or plan.steps:

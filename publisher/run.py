@@ -13,16 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from publisher import events, manifest, provenance, steps
+from publisher import events, manifest, steps
 from publisher import provider as seam
 from publisher.build.rescue import CLEANUP, OnError
 from publisher.disks.store import Store
 from publisher.errors import Cancelled, HostError, PublishError
 from publisher.executors.local import execute
+from publisher.executors.slots import Slots
 from publisher.journal import Journal, Outcome, read_outcomes, release_directory
-from publisher.manifest import Manifest, Timing
-from publisher.model import MIB, Audience, Image, Query
-from publisher.plan import Plan, Step
+from publisher.manifest import Manifest
+from publisher.model import MIB, Image, Query
+from publisher.plan import Plan, Step, key_in_file
+from publisher.record import record
 from publisher.resolve import Preview, Truth, recorded_images, resolve
 from publisher.task import Cancellation, Clock, Retry, Task
 
@@ -59,8 +61,10 @@ def run(
     clock: Clock | None = None,
     retry: Retry | None = None,
     on_error: OnError = CLEANUP,
+    builds: int = 1,
 ) -> Manifest:
-    """Do what of the plan is not done yet; returns the manifest of the release.
+    """Do what of the plan is not done yet, with so many `builds` side by side;
+    returns the manifest of the release.
 
     Raises the first error after everything that could still be finished was,
     so that the next run continues from there; Cancelled within seconds of a
@@ -76,6 +80,7 @@ def run(
             clock or Clock(),
             retry or Retry(),
             on_error,
+            Slots(builds),
         ).publish()
 
 
@@ -86,6 +91,7 @@ def build(
     sink: events.Sink = events.discard,
     cancellation: Cancellation | None = None,
     on_error: OnError = CLEANUP,
+    builds: int = 1,
 ) -> Sequence[events.DiskBuilt]:
     """Do what is not done yet of a plan that only builds (plan.builds); returns the
     disks in its order. Raises the first error after every other build has ended."""
@@ -99,6 +105,7 @@ def build(
             Clock(),
             Retry(),
             on_error,
+            Slots(builds),
         ).build()
 
 
@@ -115,6 +122,7 @@ class _Run:
         clock: Clock,
         retry: Retry,
         on_error: OnError,
+        slots: Slots,
     ) -> None:
         self.plan = plan
         self.state = state
@@ -126,6 +134,7 @@ class _Run:
         self._cancellation = cancellation
         self._clock = clock
         self._retry = retry
+        self._slots = slots
         self._lock = threading.Lock()
         self._providers: dict[tuple[str, str], seam.Provider] = {}
         self._by_id = {step.id: step for step in plan.steps}
@@ -154,11 +163,18 @@ class _Run:
         if todo:
             self.journal.begin()
             self._forget(todo)
-            errors = execute(todo, self._work, self._cancellation, _blocks)
+            errors = execute(todo, self._work, self._cancellation, _blocks, self._slots)
             self._settle(todo, errors)
         else:
             errors = {}
-        written = self._manifest({step.id for step in todo}, errors, fresh=bool(todo))
+        written = record(
+            self.plan,
+            self.state,
+            self.run,
+            self.journal.outcomes,
+            {step.id for step in todo},
+            errors,
+        )
         if todo or self.journal.resumed:
             self.journal.finish()
         self._sink(
@@ -180,7 +196,7 @@ class _Run:
     def build(self) -> Sequence[events.DiskBuilt]:
         todo = self._begin()
         self._forget(todo)
-        errors = execute(todo, self._work, self._cancellation, _blocks)
+        errors = execute(todo, self._work, self._cancellation, _blocks, self._slots)
         if self._cancellation.cancelled:
             raise Cancelled()
         for step in self.plan.steps:
@@ -230,7 +246,8 @@ class _Run:
                 lanes[step.lane] = step
 
         def ask(step: Step) -> tuple[str, Mapping[tuple[str, str], Image]]:
-            query = Query(name=self.plan.name, version=self.plan.version)
+            spec = step.inputs["spec"]
+            query = Query(name=spec["name"], version=spec["version"])
             found = self.provider(step).find(query, self._task(step))
             return step.lane, {image.place: image for image in found}
 
@@ -252,6 +269,8 @@ class _Run:
             value = steps.RUNBOOK[step.kind](step, self, task)
         except BaseException as error:
             known = _as_publish_error(error, self.state)
+            if isinstance(known, PublishError):
+                known.key = key_in_file(step, known.key)
             seconds = self._clock.monotonic() - started
             self._sink(events.StepFailed(step.id, step.lane, seconds, str(known), _hint(known)))
             raise known from error
@@ -302,58 +321,6 @@ class _Run:
             finally:
                 task.memory.close()
 
-    def _manifest(
-        self, ran: set[str], errors: Mapping[str, BaseException], *, fresh: bool
-    ) -> Manifest:
-        path = manifest.manifest_path(self.state, self.plan.name, self.plan.version)
-        outcomes = self.journal.outcomes
-        source = next(s for s in self.plan.steps if s.kind in ("build", "download"))
-        disk = outcomes[source.key].value
-        images: dict[tuple[str, str, str], Image] = {}
-        audience: dict[str, str] = {}
-        for step in self.plan.steps:
-            if step.kind == "release" and step.key in outcomes:
-                opened = outcomes[step.key].value["audience"]
-                audience[step.lane] = opened["kind"]
-                for image in recorded_images(step, outcomes, self.plan):
-                    images[image.provider, *image.place] = dataclasses.replace(
-                        image, audience=Audience.from_json(opened)
-                    )
-        earlier = None if fresh else manifest.read(path)
-        if earlier is not None and not earlier.failed:
-            # it may be of another plan of this release, or older than a crash
-            known = (earlier.digest, earlier.images, earlier.audience)
-            if known == (disk["sha256"], tuple(images.values()), audience):
-                return earlier
-        written = Manifest(
-            name=self.plan.name,
-            version=self.plan.version,
-            run=self.run,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            arch=disk["spec"]["arch"],
-            firmware=disk["spec"]["firmware"],
-            digest=disk["sha256"],
-            size=disk["size"],
-            data=disk["data"],
-            images=tuple(images.values()),
-            audience=audience,
-            source=_source(source),
-            tools={
-                **provenance.tools(sorted({image.provider for image in images.values()})),
-                **(provenance.host_tools(disk["spec"]["arch"]) if source.kind == "build" else {}),
-            },
-            evidence=tuple(disk.get("evidence", ())),
-            by_hand=tuple(disk.get("by_hand", ())),
-            timings=tuple(
-                Timing(step.id, round(outcomes[step.key].seconds, 3), step.id not in ran)
-                for step in self.plan.steps
-                if step.key in outcomes
-            ),
-            failed=tuple(sorted(errors)),
-        )
-        manifest.write(written, path)
-        return written
-
 
 def _blocks(step: Step, failed: Step) -> bool:
     """Whether a failure keeps a later step from running: an optional lane keeps only itself."""
@@ -383,14 +350,6 @@ def _room(state: Path) -> bool:
         return shutil.disk_usage(state).free >= FULL
     except OSError:
         return True
-
-
-def _source(step: Step) -> Mapping[str, Any]:
-    """Where the disk came from, for the manifest."""
-    if step.kind == "build":
-        source: Mapping[str, Any] = step.inputs["recipe"]["source"]
-        return source
-    return {"migrated": step.inputs["reference"]}
 
 
 def _summary(value: Mapping[str, Any]) -> str:

@@ -7,8 +7,10 @@ from typing import Any
 from pydantic import Field, create_model
 
 from publisher import provider
-from publisher.pipeline import ImageSection, ReleaseSection
+from publisher.flavours import ImageSection, ReleaseSection
+from publisher.pipeline import SECTIONS
 from publisher.recipe import Recipe, Section
+from publisher.variants import EXTRA
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -34,11 +36,65 @@ def schema() -> dict[str, Any]:
             ReleaseSection | None,
             Field(None, description="Who may use the images, and when."),
         ),
+        variants=(
+            dict[str, Any],
+            Field(
+                {},
+                description="Images that differ from the rest of the file: what is said here goes "
+                "over it. Tables are merged, everything else is replaced.",
+            ),
+        ),
     )
     made: dict[str, Any] = _without_null(file.model_json_schema(by_alias=True))
+    made["properties"]["variants"]["additionalProperties"] = _variant(made)
     made["$defs"]["Targets"]["minProperties"] = 1
     made["title"] = "cloud-image-publisher pipeline"
     return {"$schema": DIALECT, **made}
+
+
+def _variant(made: dict[str, Any]) -> dict[str, Any]:
+    """The schema of one of [variants]: the sections with nothing required. What it
+    needs is added to the definitions."""
+    own = _Loose(made["$defs"])
+    sections = {name: own.loose(made["properties"][name]) for name in SECTIONS}
+    definitions = made["$defs"]
+    steps = definitions["Recipe"]["properties"]["steps"]
+    definitions["Variant-Recipe"]["properties"][EXTRA] = {
+        **steps,
+        "description": "What to do after the other steps.",
+    }
+    targets = definitions["Variant-Targets"]["properties"]
+    for name, target in targets.items():
+        told = f"{target.get('description', '')} false: do not."
+        targets[name] = {"anyOf": [target, {"const": False}], "description": told}
+    return {
+        "type": "object",
+        "properties": sections,
+        "additionalProperties": False,
+        "description": "A variant of the image.",
+    }
+
+
+class _Loose:
+    """Makes tables in which nothing is required, as far down as tables are merged."""
+
+    def __init__(self, definitions: dict[str, Any]) -> None:
+        self._definitions = definitions
+
+    def loose(self, node: dict[str, Any]) -> dict[str, Any]:
+        made = {key: value for key, value in node.items() if key != "default"}
+        if "$ref" in made:
+            name = made["$ref"].rpartition("/")[2]
+            made["$ref"] = f"#/$defs/Variant-{name}"
+            if f"Variant-{name}" not in self._definitions:
+                self._definitions[f"Variant-{name}"] = {}
+                self._definitions[f"Variant-{name}"] |= self.loose(self._definitions[name])
+        if "properties" in made:
+            made.pop("required", None)
+            made["properties"] = {k: self.loose(v) for k, v in made["properties"].items()}
+        if "anyOf" in made:
+            made["anyOf"] = [self.loose(choice) for choice in made["anyOf"]]
+        return made
 
 
 def _without_null(node: Any) -> Any:

@@ -13,7 +13,7 @@ from publisher.build.rescue import OnError
 from publisher.disks.store import Store
 from publisher.errors import ConflictError, ProviderError, StateError, UsageError
 from publisher.model import Audience, Disk, Finding, Image, Query, Severity, Spec, Upload
-from publisher.plan import Step
+from publisher.plan import BUILT_AS, Step, key_in_file
 from publisher.recipe import Recipe
 from publisher.task import Task
 
@@ -73,7 +73,7 @@ def check(step: Step, context: Context, task: Task) -> Value:
     task.phase("checking credentials, permissions and names")
     findings = [*provider.validate(spec), *provider.check(spec, step.inputs["regions"], task)]
     for finding in findings:
-        task.finding(prefixed(finding, provider.name))
+        task.finding(prefixed(finding, step))
     errors = [f for f in findings if f.severity is Severity.ERROR]
     if errors:
         first, *others = errors
@@ -83,16 +83,16 @@ def check(step: Step, context: Context, task: Task) -> Value:
             f"{first.evidence}{more}",
             provider=provider.name,
             code=first.rule,
-            key=prefixed(first, provider.name).key,
+            key=f"targets.{provider.name}.{first.key}".rstrip("."),
             hint=first.fix,
         )
     return {"findings": [f.to_json() for f in findings]}
 
 
-def prefixed(finding: Finding, provider: str) -> Finding:
+def prefixed(finding: Finding, step: Step) -> Finding:
     """The finding with its key as the user wrote it in the pipeline file."""
-    key = f"targets.{provider}.{finding.key}" if finding.key else f"targets.{provider}"
-    return dataclasses.replace(finding, key=key)
+    key = f"targets.{step.inputs['provider']}.{finding.key}".rstrip(".")
+    return dataclasses.replace(finding, key=key_in_file(step, key))
 
 
 def _recipe(step: Step) -> Recipe:
@@ -100,11 +100,16 @@ def _recipe(step: Step) -> Recipe:
     return Recipe.model_validate(inputs)
 
 
+def _built_as(step: Step, spec: Spec) -> Spec:
+    """The spec under the name that all variants share: see plan.BUILT_AS."""
+    return dataclasses.replace(spec, name=step.inputs.get(BUILT_AS, spec.name))
+
+
 def preview_build(step: Step, store: Store) -> tuple[tuple[str, str, str], ...]:
     """Which steps of a build would be resumed from a checkpoint, and why not the others."""
     from publisher.build.explain import explain
 
-    spec = Spec.from_json(step.inputs["spec"])
+    spec = _built_as(step, Spec.from_json(step.inputs["spec"]))
     return explain(_recipe(step), spec, Path(step.local["directory"]), store)
 
 
@@ -113,10 +118,10 @@ def build(step: Step, context: Context, task: Task) -> Value:
     from publisher.build.builder import BY_HAND, EVIDENCE
 
     recipe = _recipe(step)
-    spec = dataclasses.replace(_spec(step, context), firmware=recipe.firmware)
+    spec = _spec(step, context)
     disk = build_disk(
         recipe,
-        spec,
+        _built_as(step, spec),
         directory=Path(step.local["directory"]),
         store=context.store,
         task=task,

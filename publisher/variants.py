@@ -98,8 +98,14 @@ def _left_out(
             merged.problems.append(Problem(key, message, suggest(name, known)))
     if left_out:
         plain["targets"] = wanted
-    if EXTRA in _table(variant, "build"):
-        plain["build"] = {k: v for k, v in variant["build"].items() if k != EXTRA}
+    build = _table(variant, "build")
+    own = [key for key in build if key.startswith("extra")]
+    for key in own:
+        if key != EXTRA:
+            shown = show_key((*prefix, "build", key))
+            merged.problems.append(Problem(shown, "unknown key", suggest(key, [EXTRA])))
+    if own:
+        plain["build"] = {key: value for key, value in build.items() if key not in own}
     return left_out, plain
 
 

@@ -7,7 +7,7 @@ import json as jsons
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from publisher.cli import terminal
 from publisher.cli.screen import screen
@@ -15,6 +15,9 @@ from publisher.cli.signals import cancelling
 from publisher.cli.words import chosen
 from publisher.pipeline import Pipeline, load, load_options, validate
 from publisher.provider import Emulated, Provider
+
+if TYPE_CHECKING:
+    from publisher.plan import Plan
 
 
 def sandbox_defaults(kind: type[Provider]) -> Mapping[str, object]:
@@ -45,20 +48,48 @@ def run(
     *,
     settings: Sequence[str],
     only: str,
+    variants: Sequence[str],
+    archs: Sequence[str],
+    builds: int,
     sandbox: bool,
     on_error: str,
     state: Path,
     json: bool,
     plain: bool,
 ) -> None:
-    import publisher.plan
+    from publisher.executors.slots import check_builds
 
     terminal.check(on_error, json=json)
-    pipeline = _load(file, settings, sandbox)
-    names = chosen(only, list(pipeline.targets), "target") or list(pipeline.targets)
+    drawn, names = _drawn(file, settings, only, variants, archs, sandbox=sandbox)
+    check_builds(builds)
+    _execute(
+        drawn,
+        names,
+        state,
+        sandbox=sandbox,
+        on_error=on_error,
+        builds=builds,
+        json=json,
+        plain=plain,
+    )
+
+
+def _drawn(
+    file: Path,
+    settings: Sequence[str],
+    only: str,
+    variants: Sequence[str],
+    archs: Sequence[str],
+    *,
+    sandbox: bool,
+) -> tuple[Plan, Sequence[str]]:
+    """The plan of a pipeline file, and the targets that it goes to."""
+    import publisher.plan
+
+    pipeline = _load(file, settings, sandbox).choose(variants, archs)
+    names = chosen(only, pipeline.targets, "target") or pipeline.targets
     validate(pipeline, names)
-    drawn = publisher.plan.plan(pipeline, names, realm(sandbox))
-    _execute(drawn, names, state, sandbox=sandbox, on_error=on_error, json=json, plain=plain)
+    return publisher.plan.plan(pipeline, names, realm(sandbox)), names
 
 
 def realm(sandbox: bool) -> str:
@@ -67,12 +98,13 @@ def realm(sandbox: bool) -> str:
 
 
 def _execute(
-    drawn: Any,
+    drawn: Plan,
     names: Sequence[str],
     state: Path,
     *,
     sandbox: bool,
     on_error: str = "cleanup",
+    builds: int = 1,
     json: bool,
     plain: bool,
 ) -> None:
@@ -89,20 +121,25 @@ def _execute(
             sink=sink,
             cancellation=cancellation,
             on_error=terminal.on_error(on_error, sink),
+            builds=builds,
         )
 
 
 def plan(
-    file: Path, *, settings: Sequence[str], only: str, sandbox: bool, state: Path, json: bool
+    file: Path,
+    *,
+    settings: Sequence[str],
+    only: str,
+    variants: Sequence[str],
+    archs: Sequence[str],
+    sandbox: bool,
+    state: Path,
+    json: bool,
 ) -> None:
-    import publisher.plan
     import publisher.run
     from publisher.cli import tables
 
-    pipeline = _load(file, settings, sandbox)
-    names = chosen(only, list(pipeline.targets), "target") or list(pipeline.targets)
-    validate(pipeline, names)
-    drawn = publisher.plan.plan(pipeline, names, realm(sandbox))
+    drawn, _ = _drawn(file, settings, only, variants, archs, sandbox=sandbox)
     previews = publisher.run.preview(drawn, state=state)
     if json:
         steps = [
@@ -123,6 +160,7 @@ def plan(
             "title": drawn.title,
             "name": drawn.name,
             "version": drawn.version,
+            "flavours": [planned.to_json() for planned in drawn.flavours],
             "steps": steps,
         }
         print(jsons.dumps(document, indent=2))  # noqa: T201

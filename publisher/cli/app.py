@@ -10,6 +10,8 @@ import typer
 from publisher.cli import export
 from publisher.cli.help import Command, Group
 from publisher.cli.options import (
+    Archs,
+    Builds,
     Debug,
     File,
     Json,
@@ -19,6 +21,7 @@ from publisher.cli.options import (
     Sandbox,
     Set,
     State,
+    Variants,
     Version,
     state_directory,
 )
@@ -46,6 +49,9 @@ def run(
     file: File,
     settings: Set = None,
     only: Only = "",
+    variants: Variants = None,
+    archs: Archs = None,
+    builds: Builds = 1,
     sandbox: Sandbox = False,
     state: State = None,
     on_error: OnError = "cleanup",
@@ -60,6 +66,9 @@ def run(
         file,
         settings=settings or [],
         only=only,
+        variants=variants or [],
+        archs=archs or [],
+        builds=builds,
         sandbox=sandbox,
         on_error=on_error,
         state=state_directory(state),
@@ -96,6 +105,8 @@ def plan(
     file: File,
     settings: Set = None,
     only: Only = "",
+    variants: Variants = None,
+    archs: Archs = None,
     sandbox: Sandbox = False,
     state: State = None,
     json: Json = False,
@@ -108,6 +119,8 @@ def plan(
         file,
         settings=settings or [],
         only=only,
+        variants=variants or [],
+        archs=archs or [],
         sandbox=sandbox,
         state=state_directory(state),
         json=json,
@@ -156,11 +169,17 @@ app.command("export", cls=Command)(export.command)
 
 
 @app.command("list", cls=Command)
-def list_(state: State = None, json: Json = False, _debug: Debug = False) -> None:
+def list_(
+    variants: Variants = None,
+    archs: Archs = None,
+    state: State = None,
+    json: Json = False,
+    _debug: Debug = False,
+) -> None:
     """List the releases that were made from here."""
     from publisher.cli import releases
 
-    releases.list_all(state_directory(state), json=json)
+    releases.list_all(state_directory(state), variants=variants or [], archs=archs or [], json=json)
 
 
 @app.command(cls=Command)
@@ -168,6 +187,8 @@ def show(
     release: Annotated[
         str, typer.Argument(help="The newest, or one version.", metavar="NAME[@VERSION]")
     ],
+    variants: Variants = None,
+    archs: Archs = None,
     state: State = None,
     json: Json = False,
     _debug: Debug = False,
@@ -175,7 +196,13 @@ def show(
     """Show one release: images, digests, tools, timings."""
     from publisher.cli import releases
 
-    releases.show(release, state_directory(state), json=json)
+    releases.show(
+        release,
+        state_directory(state),
+        variants=variants or [],
+        archs=archs or [],
+        json=json,
+    )
 
 
 @app.command(cls=Command)

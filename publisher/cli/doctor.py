@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from publisher.errors import (
     UnreachableError,
 )
 from publisher.model import Arch, Severity, Spec
-from publisher.pipeline import Pipeline, load, validate
+from publisher.pipeline import Flavour, Pipeline, load, validate
 from publisher.provider import Emulated, Options
 from publisher.task import Cancellation, Retry, Task, detached
 from publisher.vm import accelerator, host
@@ -49,13 +49,16 @@ def run(file: Path | None, *, settings: Sequence[str], fix: bool, json: bool) ->
     if file is not None:
         pipeline = load(file, settings=settings, environ=os.environ)
         validate(pipeline)
-    arch: Arch = pipeline.image.arch if pipeline else "x86_64"
+    archs: Sequence[Arch] = pipeline.archs if pipeline else ("x86_64",)
     if fix:
-        needed = sorted({r.package for r in host.requirements(arch) if not r.found})
+        needed = sorted(
+            {r.package for arch in archs for r in host.requirements(arch) if not r.found}
+        )
         if needed:
             packages.install(needed)
     with cancelling() as cancellation:
-        checks = [*_host(arch), _accelerator(arch), *_clouds(pipeline, cancellation)]
+        here = [check for arch in archs for check in (*_host(arch), _accelerator(arch))]
+        checks = [*dict.fromkeys(here), *_clouds(pipeline, cancellation)]
         cancellation.check()
     if json:
         lines = [{k: v for k, v in asdict(check).items() if k != "error"} for check in checks]
@@ -92,25 +95,31 @@ def _accelerator(arch: Arch) -> Check:
 
 
 def _clouds(pipeline: Pipeline | None, cancellation: Cancellation) -> list[Check]:
-    """The clouds of a pipeline, or of every installed provider the credentials."""
+    """The clouds of a pipeline's images, or of every installed provider the credentials."""
 
-    def ask(name: str) -> Check:
+    def ask(name: str, flavour: Flavour | None = None) -> Check:
         with tempfile.TemporaryDirectory(prefix="doctor-") as directory:
             task = detached(
                 Path(directory), f"{name}.check", cancellation=cancellation, retry=Retry(attempts=2)
             )
             try:
-                if pipeline is None:
+                if flavour is None:
                     return _credentials(name, task)
-                return _target(name, pipeline.targets[name], pipeline.spec(), task)
+                told = _target(name, flavour.targets[name], flavour.spec(), task)
+                subject = f"{flavour.label}.{name}" if flavour.label else name
+                return replace(told, subject=subject)
             finally:
                 task.memory.close()
 
-    names = list(pipeline.targets) if pipeline is not None else provider.names()
-    if not names:
+    asked: list[tuple[str, Flavour | None]] = (
+        [(name, flavour) for flavour in pipeline.flavours for name in flavour.targets]
+        if pipeline is not None
+        else [(name, None) for name in provider.names()]
+    )
+    if not asked:
         return []
-    with ThreadPoolExecutor(len(names), thread_name_prefix="doctor") as pool:
-        return list(pool.map(ask, names))
+    with ThreadPoolExecutor(len(asked), thread_name_prefix="doctor") as pool:
+        return list(pool.map(lambda one: ask(*one), asked))
 
 
 def _target(name: str, options: Options, spec: Spec, task: Task) -> Check:

@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 
 from publisher import events, provider
 from publisher.cli.actions import clouds, sandbox_defaults
-from publisher.cli.releases import find
+from publisher.cli.releases import find_image
 from publisher.cli.screen import screen
 from publisher.cli.signals import cancelling
 from publisher.cli.text import show_bytes
@@ -64,7 +64,7 @@ def run(
         started = time.monotonic()
         try:
             given = load_options(pipeline, settings=settings, environ=os.environ)
-            with _disk(image, given, state, task, sandbox=sandbox) as (disk, spec):
+            with fetched(image, given, state, task, sandbox=sandbox) as (disk, spec):
                 into = output or Path(f"{_stem(spec)}{SUFFIXES[chosen]}")
                 written = export(
                     disk,
@@ -107,7 +107,7 @@ def _stem(spec: Spec) -> str:
 
 
 @contextlib.contextmanager
-def _disk(
+def fetched(
     image: str,
     given: Mapping[str, Mapping[str, object]],
     state: Path,
@@ -133,16 +133,16 @@ def _disk(
 
 
 def _released(image: str, state: Path, store: Store) -> tuple[Disk, Spec]:
-    manifest = find(image, state)
-    disk = store.get(manifest.digest)
+    manifest, flavour = find_image(image, state)
+    disk = store.get(flavour.digest)
     if disk is None:
-        references = ", ".join(i.reference for i in manifest.images)
+        references = ", ".join(flavour.references)
         raise UsageError(
-            f"the disk of {manifest.name} {manifest.version} is not in {state} any more",
+            f"the disk of {flavour.name} {manifest.version} is not in {state} any more",
             hint=f"export one of its images: {references}" if references else "build it again",
         )
-    spec = Spec(manifest.name, manifest.version)
-    known = {"arch": manifest.arch, "firmware": manifest.firmware}
+    spec = Spec(flavour.name, manifest.version)
+    known = {"arch": flavour.arch, "firmware": flavour.firmware}
     return disk, dataclasses.replace(spec, **known)  # type: ignore[arg-type]
 
 

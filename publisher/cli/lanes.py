@@ -60,7 +60,8 @@ def draw(board: Board, now: float, width: int, height: int, glyphs: Glyphs) -> T
 
 def _ordered(lanes: Iterable[Lane]) -> list[Lane]:
     def place(lane: Lane) -> int:
-        return 0 if lane.name in _FIRST else 2 if lane.name in _LAST else 1
+        kind = lane.name.rpartition(".")[2]
+        return 0 if kind in _FIRST else 2 if kind in _LAST else 1
 
     return sorted(lanes, key=place)
 

@@ -30,6 +30,15 @@ Set = Annotated[
     typer.Option("--set", help="Override a value; repeatable.", metavar="KEY=VALUE"),
 ]
 Only = Annotated[str, typer.Option(help="Only these targets, by comma.", metavar="NAMES")]
+Variants = Annotated[
+    list[str] | None,
+    typer.Option("--variant", help="Only this variant; repeatable.", metavar="NAME"),
+]
+Archs = Annotated[
+    list[str] | None,
+    typer.Option("--arch", help="Only this architecture; repeatable.", metavar="ARCH"),
+]
+Builds = Annotated[int, typer.Option(help="Build so many images at once.", metavar="N", min=1)]
 Sandbox = Annotated[bool, typer.Option("--sandbox", help="Use local stand-ins of the clouds.")]
 State = Annotated[
     Path | None,

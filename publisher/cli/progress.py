@@ -146,8 +146,10 @@ def retry_text(event: events.StepRetry) -> str:
 
 
 def result_lines(title: str, event: events.RunFinished, duration: str) -> list[str]:
-    """The final block: what happened, every image reference on a line of its
-    own, and where the manifest is."""
+    """The final block: what happened, every image reference on a line of its own
+    (behind the image's name where there are several), and where the manifest is."""
     headline = f"up to date, checked in {duration}" if event.reused else f"published in {duration}"
-    lines = [f"{title}: {headline}", *dict.fromkeys(image.reference for image in event.images)]
+    several = len({image.name for image in event.images}) > 1
+    told = (f"{i.name} {i.reference}" if several else i.reference for i in event.images)
+    lines = [f"{title}: {headline}", *dict.fromkeys(told)]
     return [*lines, f"manifest: {event.manifest}"] if event.manifest else lines

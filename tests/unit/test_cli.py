@@ -45,8 +45,9 @@ class Engine:
         sink: events.Sink,
         cancellation: Cancellation,
         on_error: OnError,
+        builds: int,
     ) -> None:
-        self.plan, self.state, self.on_error = plan, state, on_error
+        self.plan, self.state, self.on_error, self.builds = plan, state, on_error, builds
         for event in self.story:
             sink(event)
         if self.error is not None:

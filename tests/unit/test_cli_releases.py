@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from publisher import manifest
-from publisher.manifest import Manifest, Timing, manifest_path
+from publisher.manifest import Flavour, Manifest, Timing, manifest_path
 from publisher.model import GIB, MIB
 from tests.unit.cli_fakes import IMAGES, Command
 
@@ -28,11 +28,17 @@ def keep(state: Path, name: str, version: str, day: int) -> None:
         version=version,
         run=f"run-{day}",
         created=f"2026-11-{day:02}T10:00:00+00:00",
-        arch="x86_64",
-        firmware="bios+uefi",
-        digest="ab" * 32,
-        size=2 * GIB,
-        data=527 * MIB,
+        flavours=(
+            Flavour(
+                name=name,
+                arch="x86_64",
+                firmware="bios+uefi",
+                digest="ab" * 32,
+                size=2 * GIB,
+                data=527 * MIB,
+                references=tuple(image.reference for image in IMAGES),
+            ),
+        ),
         images=IMAGES,
         audience={"nimbus": "public"},
         tools={"qemu": "7.2"},

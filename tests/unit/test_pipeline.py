@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from publisher.errors import PipelineError, UsageError
 from publisher.model import GIB, Audience
-from publisher.pipeline import Pipeline, load, load_options, validate
+from publisher.pipeline import Flavour, Pipeline, load, load_options, validate
 from tests.unit.pipeline_fakes import GOOD, install
 
 
@@ -24,9 +24,13 @@ class Loader:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "pipeline.toml"
 
-    def __call__(self, text: str, *settings: str, **environ: str) -> Pipeline:
+    def whole(self, text: str, *settings: str, **environ: str) -> Pipeline:
         self.path.write_text(text)
         return load(self.path, settings=settings, environ=environ)
+
+    def __call__(self, text: str, *settings: str, **environ: str) -> Flavour:
+        (only,) = self.whole(text, *settings, **environ).flavours
+        return only
 
     def error(self, text: str, *settings: str, **environ: str) -> PipelineError:
         with pytest.raises(PipelineError) as caught:
@@ -57,7 +61,7 @@ def test_a_good_file_becomes_a_pipeline(loading: Loader) -> None:
     assert pipeline.build.size == 2 * GIB
     assert list(pipeline.targets) == ["nimbus", "cirrus"]
     assert pipeline.targets["nimbus"].locations() == ("north", "south")
-    assert pipeline.directory == loading.path.parent
+    assert loading.whole(GOOD).directory == loading.path.parent
     assert pipeline.release.audience == "private"
     assert pipeline.release.all_or_nothing is True
     assert pipeline.release.required == ()
@@ -79,7 +83,7 @@ def test_a_pipeline_is_frozen(loading: Loader) -> None:
     with pytest.raises(ValidationError):
         pipeline.image.name = "other"  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        pipeline.path = Path("/")  # type: ignore[misc]
+        loading.whole(GOOD).path = Path("/")  # type: ignore[misc]
 
 
 def test_shared_images_open_to_the_accounts_of_their_cloud_only(loading: Loader) -> None:
@@ -181,7 +185,7 @@ def test_a_value_from_the_environment_is_not_repeated_in_an_error(loading: Loade
 def test_a_value_from_the_environment_is_not_repeated_by_a_cloud(loading: Loader) -> None:
     text = GOOD.replace('"web"', '"web-${TOKEN}"')
     with pytest.raises(PipelineError) as caught:
-        validate(loading(text, TOKEN="abcdefghijklmnopqrst"))
+        validate(loading.whole(text, TOKEN="abcdefghijklmnopqrst"))
     assert str(caught.value) == (
         "targets.nimbus.name: 'web-${TOKEN}-1.2.0' is longer than 20 characters"
     )
@@ -490,11 +494,11 @@ def refused(pipeline: Pipeline, *only: str) -> tuple[str, str]:
 
 
 def test_a_good_pipeline_is_valid_in_every_cloud(loading: Loader) -> None:
-    validate(loading(GOOD))
+    validate(loading.whole(GOOD))
 
 
 def test_a_name_that_one_cloud_refuses_is_blamed_on_that_target(loading: Loader) -> None:
-    pipeline = loading(GOOD, "image.name=a-name-that-is-long")
+    pipeline = loading.whole(GOOD, "image.name=a-name-that-is-long")
     assert refused(pipeline) == (
         "targets.nimbus.name: 'a-name-that-is-long-1.2.0' is longer than 20 characters",
         "choose a shorter name",
@@ -503,14 +507,14 @@ def test_a_name_that_one_cloud_refuses_is_blamed_on_that_target(loading: Loader)
 
 
 def test_an_unknown_field_in_a_name_template_is_refused(loading: Loader) -> None:
-    assert refused(loading(GOOD, "targets.cirrus.name={nmae}")) == (
+    assert refused(loading.whole(GOOD, "targets.cirrus.name={nmae}")) == (
         "targets.cirrus.name: cannot fill in the template '{nmae}': 'nmae'",
         "use only {name}, {version} and {arch}",
     )
 
 
 def test_a_size_too_small_for_a_cloud_is_refused(loading: Loader) -> None:
-    assert refused(loading(GOOD, "build.size=512MiB")) == (
+    assert refused(loading.whole(GOOD, "build.size=512MiB")) == (
         "build.size: size too small: Nimbus takes disks from 1GiB",
         'write "1GiB" or more',
     )
@@ -519,30 +523,30 @@ def test_a_size_too_small_for_a_cloud_is_refused(loading: Loader) -> None:
 def test_a_size_too_small_for_debian_is_refused_before_anything_is_installed(
     loading: Loader,
 ) -> None:
-    pipeline = loading(GOOD, "build.size=512MiB")
+    pipeline = loading.whole(GOOD, "build.size=512MiB")
     assert refused(pipeline, "cirrus") == (
         "build.size: size too small: Debian takes at least 800MiB",
         'write "2GiB" or more',
     )
-    validate(loading(GOOD, "build.size=800MiB"), ["cirrus"])
+    validate(loading.whole(GOOD, "build.size=800MiB"), ["cirrus"])
 
 
 def test_a_size_of_no_whole_gib_is_refused(loading: Loader) -> None:
-    assert refused(loading(GOOD, "build.size=2500MiB")) == (
+    assert refused(loading.whole(GOOD, "build.size=2500MiB")) == (
         "build.size: not whole GiB: Nimbus takes multiples of 1GiB",
         'write "3GiB"',
     )
 
 
 def test_a_size_too_large_for_a_cloud_is_refused(loading: Loader) -> None:
-    assert refused(loading(GOOD, "build.size=65GiB")) == (
+    assert refused(loading.whole(GOOD, "build.size=65GiB")) == (
         "build.size: size too large: Nimbus takes disks up to 64GiB",
         'write "64GiB" or less',
     )
 
 
 def test_the_rules_of_all_clouds_are_reported_at_once(loading: Loader) -> None:
-    pipeline = loading(GOOD, "targets.cirrus.name={x}", "build.size=1MiB")
+    pipeline = loading.whole(GOOD, "targets.cirrus.name={x}", "build.size=1MiB")
     message, _ = refused(pipeline)
     assert message.startswith("2 problems in pipeline.toml:\n  build.size: size too small")
     assert "  targets.cirrus.name: cannot fill in the template" in message
@@ -558,7 +562,7 @@ def test_defaults_stand_in_for_missing_options_and_variables(loading: Loader) ->
     for project in ("", 'project = "${PROJECT}"\n', 'project = "${P}"\nname = "${NAME}"\n'):
         loading.path.write_text(GOOD.replace('project = "demo"\n', project))
         pipeline = load(loading.path, environ={}, defaults=defaults)
-        options = pipeline.targets["cirrus"].model_dump()
+        options = pipeline.flavours[0].targets["cirrus"].model_dump()
         assert options == {"project": "sandbox-project", "name": "{name}-{version}"}
     assert loading(GOOD).targets["cirrus"].model_dump()["project"] == "demo"
 

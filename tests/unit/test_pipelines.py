@@ -50,7 +50,7 @@ def test_the_ci_sample_without_its_version_says_which_variable_is_missing() -> N
 def test_a_setting_from_the_command_line_goes_over_the_file() -> None:
     settings = ["release.audience=public"]
     pipeline = load(PIPELINES / "ci.toml", environ=ENVIRONMENT, settings=settings)
-    assert pipeline.audience("aws").kind == "public"
+    assert pipeline.flavours[0].audience("aws").kind == "public"
 
 
 def test_each_file_beside_the_samples_is_used_by_one() -> None:

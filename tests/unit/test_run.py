@@ -103,9 +103,10 @@ def test_a_run_publishes_everywhere_and_writes_the_manifest(
         for image in CLOUDS[cloud].images.values()
     }
     assert manifest.audience == {"nimbus": "public", "stratus": "public"}
-    assert (manifest.arch, manifest.firmware) == ("aarch64", "uefi")
+    (flavour,) = manifest.flavours
+    assert (flavour.arch, flavour.firmware) == ("aarch64", "uefi")
     assert manifests(tmp_path) == [manifest]
-    assert all(image.digest == manifest.digest for image in manifest.images)
+    assert all(image.digest == flavour.digest for image in manifest.images)
 
 
 def test_a_second_run_asks_the_clouds_once_and_does_nothing(go: Callable[..., Any]) -> None:
@@ -420,7 +421,7 @@ def test_a_packed_disk_file_is_unpacked_and_published(
     packed = tmp_path / "web.raw.gz"
     packed.write_bytes(gzip.compress(CONTENT))
     manifest = go(plan_migration(f"file:{packed}", ["nimbus:north"]))
-    assert manifest.digest == hashlib.sha256(CONTENT).hexdigest()
+    assert manifest.flavours[0].digest == hashlib.sha256(CONTENT).hexdigest()
     assert CLOUDS["nimbus"].bytes["north/img0"] == CONTENT
     assert not list((tmp_path / "store" / "scratch").iterdir())
 
@@ -547,10 +548,11 @@ def test_a_manifest_is_utf_8_in_every_locale(tmp_path: Path) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from publisher import manifest\n"
-        "made = manifest.Manifest('demo', '1', 'run', 'now', 'x86_64', 'uefi', '', 0, 0, (),\n"
+        "image = manifest.Flavour('demo', 'x86_64', 'uefi', '', 0, 0,\n"
         "    evidence=({'lines': ['\\u2713']},))\n"
+        "made = manifest.Manifest('demo', '1', 'run', 'now', (image,), ())\n"
         "manifest.write(made, Path(sys.argv[1]))\n"
-        "assert manifest.read(Path(sys.argv[1])).evidence[0]['lines'] == ['\\u2713']\n"
+        "assert manifest.read(Path(sys.argv[1])).flavours[0].evidence[0]['lines'] == ['\\u2713']\n"
     )
     path = tmp_path / "manifest.json"
     latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -580,4 +582,4 @@ def test_two_releases_may_bring_in_the_same_image_at_once(go: Callable[..., Any]
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(lambda name: go(renamed(name), sink=together), ("one", "other")))
     assert [manifest.name for manifest in made] == ["one", "other"]
-    assert made[0].digest == made[1].digest
+    assert made[0].flavours[0].digest == made[1].flavours[0].digest
