@@ -12,8 +12,9 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
-from publisher.build import archives, files
+from publisher.build import archives, binfmt, files
 from publisher.build.namespace import Namespace
 from publisher.build.workspace import Workspace
 from publisher.errors import BuildError, HostError
@@ -21,13 +22,15 @@ from publisher.model import MIB
 from publisher.recipe import Debian
 from publisher.task import Task
 from publisher.vm import process
-from publisher.vm.arch import Platform
+from publisher.vm.arch import Platform, is_native
 from publisher.vm.machine import full
 
 FORMAT = 1
 """Changes when an old installation can't be used any more for other reasons than its inputs."""
 KEEP = 3
 """Installations kept in the state directory."""
+ATTEMPTS = 3
+"""Installations tried, each without the packages that the archive turned out to lack."""
 
 _BASE = (
     *("systemd-sysv", "udev", "dbus", "libpam-systemd", "kmod", "procps", "sudo", "less"),
@@ -193,6 +196,12 @@ if [ -d "$root/usr/lib/grub/i386-pc" ]; then
     chroot "$root" grub-mkimage -O i386-pc -p '(,gpt1)/boot/grub' \
         -o /boot/grub/i386-pc/core.img biosdisk part_gpt ext2 search_fs_uuid
 fi
+if [ -e "$root/usr/share/doc/grub-efi-arm64" ]; then
+    # its upgrades renew the loader also where firmware without variables looks for it
+    printf 'grub-efi-arm64 grub2/%s boolean %s\n' force_efi_extra_removable true \
+        update_nvram false | chroot "$root" debconf-set-selections
+fi
+rm -f "$root/etc/apt/preferences.d/absent"
 chroot "$root" grub-editenv /boot/grub/grubenv create
 cp "$root/etc/apt/sources.list" "$results/sources.list"
 # the further archives were read with keys outside of the tree
@@ -222,17 +231,47 @@ def _bootstrap(
     hook.write_text(_HOOK)
     tree = directory / "tree.tar"
     wanted = (*packages(source.suite, platform), *source.packages)
+    preferences = directory / "preferences"
     argv = ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar"]
+    if not is_native(platform.arch):
+        namespace = binfmt.emulating(namespace, platform, directory)
+        argv.append("--skip=check/qemu")
+    argv.append(f'--setup-hook=cp "{preferences}" "$1/etc/apt/preferences.d/absent"')
     argv += [f"--architectures={platform.debian_arch}", f"--include={','.join(wanted)}"]
     argv += [f"--components={','.join(source.components)}", "--skip=cleanup/apt/lists"]
     argv += [f'--customize-hook=sh -eu "{hook}" "$1" "{ours}" "{results}"']
     argv += [source.suite, str(tree), *lines]
-    done = process.run(
-        namespace.wrap(argv), task, on_line=task.output, env=_environment(temporary), keep=400
-    )
-    if done.status:
-        raise failure(done.tail, source, directory)
-    return Installation(tree, _releases(results))
+    without: dict[str, str] = {}
+    for attempt in range(1, ATTEMPTS + 1):
+        preferences.write_text(
+            "\n".join(_PREFERENCE.format(name, version) for name, version in without.items())
+        )
+        done = process.run(
+            namespace.wrap(argv), task, on_line=task.output, env=_environment(temporary), keep=400
+        )
+        if done.status == 0:
+            return Installation(tree, _releases(results))
+        lacking = {n: v for n, v in absent(done.tail).items() if n not in without}
+        if not lacking or attempt == ATTEMPTS:
+            break
+        without |= lacking
+        listed = ", ".join(f"{name} {version}" for name, version in lacking.items())
+        task.note(
+            f"the archive lists {listed} without having it: installing an earlier version",
+            "warning",
+        )
+    raise failure(done.tail, source, directory)
+
+
+_PREFERENCE = "Package: {}\nPin: version *{}\nPin-Priority: -1\n"
+
+
+def absent(tail: Sequence[str]) -> dict[str, str]:
+    """Package ▶ version (without epoch) of those that apt chose from the archive's
+    index and could not get: a mirror in the middle of an update, or one that keeps
+    not all of an old suite."""
+    pattern = r"E: Failed to fetch \S+/([a-z0-9][a-z0-9+.-]+)_([^_/\s]+)_[a-z0-9]+\.deb +404 "
+    return {name: unquote(version) for name, version in re.findall(pattern, "\n".join(tail))}
 
 
 def _environment(temporary: Path) -> dict[str, str]:
@@ -281,6 +320,14 @@ def failure(tail: Sequence[str], source: Debian, directory: Path) -> PublishFail
             else "build.source.debian.suite",
             hint="look for the name on packages.debian.org, or add its component to "
             "build.source.debian.components",
+        )
+    lacking = absent(tail)
+    if lacking:
+        listed = ", ".join(f"{name} {version}" for name, version in lacking.items())
+        return BuildError(
+            f"the archive lists {listed} without having it, and has no earlier version",
+            key="build.source.debian.suite",
+            hint="try again later, or name another mirror in build.source.debian.mirror",
         )
     if re.search(r"does not have a Release file|404 +Not Found", text):
         return BuildError(

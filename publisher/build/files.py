@@ -12,7 +12,7 @@ from publisher.vm.arch import Platform
 # io_timeout: EBS may pause longer than the driver's 30 s
 # (https://docs.aws.amazon.com/ebs/latest/userguide/timeout-nvme-ebs-volumes.html).
 # No rootdelay, which Azure's guide asks for: Debian's initramfs sleeps for all of it.
-_COMMAND_LINE = "console=tty0 console={console} nvme_core.io_timeout=4294967295"
+_COMMAND_LINE = "console=tty0 {consoles} nvme_core.io_timeout=4294967295"
 
 _GRUB_DEFAULTS = """\
 GRUB_TIMEOUT=1
@@ -66,7 +66,8 @@ configfile $prefix/grub.cfg
 
 def command_line(platform: Platform) -> str:
     """The kernel's arguments, besides root=."""
-    return _COMMAND_LINE.format(console=platform.console)
+    consoles = " ".join(f"console={console}" for console in platform.consoles)
+    return _COMMAND_LINE.format(consoles=consoles)
 
 
 def tree_files(platform: Platform) -> dict[str, str]:

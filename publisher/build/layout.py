@@ -10,7 +10,7 @@ from publisher.build import files, grub, partition
 from publisher.build.identity import Identity
 from publisher.build.namespace import Namespace
 from publisher.build.workspace import Workspace
-from publisher.errors import BuildError
+from publisher.errors import BuildError, PipelineError
 from publisher.model import MIB, SECTOR, Firmware
 from publisher.task import Task
 from publisher.vm import process
@@ -40,7 +40,7 @@ _MKE2FS_CONF = """\
 """
 
 # $1 tar of the tree, $2 our files, $3 results, $4 disk, $5 root's offset,
-# $6 root's size in KiB, $7 root's UUID, $8 hash seed
+# $6 root's size in KiB, $7 root's UUID, $8 hash seed, $9 suffix of EFI programs
 _ASSEMBLE = r"""
 mkdir root
 # without device nodes, which only real root may make and devtmpfs brings anyway
@@ -53,13 +53,26 @@ mkdir -p root/boot/efi
 for file in boot/grub/i386-pc/boot.img boot/grub/i386-pc/core.img; do
     if [ -e "root/$file" ]; then cp "root/$file" "$3/"; fi
 done
-cp root/usr/lib/shim/shim*.efi.signed root/usr/lib/shim/mm*.efi.signed "$3/"
-cp root/usr/lib/grub/*-efi-signed/grubx64.efi.signed "$3/"
+cp root/usr/lib/shim/shim"$9".efi.signed root/usr/lib/shim/mm"$9".efi.signed "$3/"
+cp root/usr/lib/grub/*-efi-signed/grub"$9".efi.signed "$3/"
 chmod 644 "$3"/*
 mke2fs -q -F -t ext4 -L root -U "$7" -m 1 -d root \
     -E "offset=$5,hash_seed=$8,nodiscard,lazy_itable_init=0,lazy_journal_init=0" "$4" "$6k"
 rm -rf root
 """
+
+
+def bootable(firmware: Firmware, platform: Platform) -> Firmware:
+    """Those of the recipe's ways to boot that the architecture has.
+
+    Raises PipelineError when it has none of them."""
+    if platform.bios or firmware == "uefi":
+        return firmware
+    if firmware == "bios":
+        raise PipelineError(
+            f"{platform.arch} has no BIOS", key="build.firmware", hint='write firmware = "uefi"'
+        )
+    return "uefi"
 
 
 def root_room(size: int) -> int:
@@ -116,13 +129,10 @@ def assemble(
     workspace: Workspace,
     task: Task,
 ) -> Path:
-    """Make the disk: a raw, sparse file of `size` bytes in the workspace.
+    """Make the disk: a raw, sparse file of `size` bytes in the workspace. `firmware`
+    is what `bootable` made of the recipe's.
 
     Raises BuildError when `size` is too small for the installation."""
-    if "bios" in firmware and not platform.bios:
-        raise BuildError(
-            f"{platform.arch} has no BIOS", key="build.firmware", hint='write firmware = "uefi"'
-        )
     needed = smallest(tree.stat().st_size)
     if size < needed:
         raise BuildError(
@@ -169,7 +179,7 @@ def _root(
     environment["PATH"] = f"{environment.get('PATH', '')}:/usr/sbin:/sbin"
     argv = ["sh", "-euc", _ASSEMBLE, "sh", str(tree), str(ours), str(results), str(disk)]
     argv += [str(ROOT_OFFSET), str(root_room(size) // 1024)]
-    argv += [str(identity.root), str(identity.hash_seed)]
+    argv += [str(identity.root), str(identity.hash_seed), platform.efi_suffix]
     done = process.run(namespace.wrap(argv), task, env=environment, cwd=directory)
     if done.status == 0:
         return

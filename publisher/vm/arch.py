@@ -13,8 +13,12 @@ from publisher.model import Arch
 class Platform:
     """How a guest of one architecture is run by QEMU and made bootable by Debian.
 
-    `efi_code` and `efi_secure` list (code, variables) pairs of EDK II images,
-    the preferred first; `efi_secure` holds Microsoft's keys and enforces them.
+    `efi` and `efi_secure` list (code, variables) pairs of EDK II images, the
+    preferred first; `efi_secure` holds Microsoft's keys and enforces them.
+    `cpu` is the model under emulation, `panic` the device by which a guest tells
+    that its kernel panicked, `consoles` are the serial consoles of QEMU and of the
+    clouds, the one of QEMU last. `user_emulator` runs programs on other hosts;
+    `elf_machine` is their e_machine.
     """
 
     arch: Arch
@@ -23,11 +27,15 @@ class Platform:
     qemu_package: str
     machine: str
     cpu: str
+    panic: str
+    user_emulator: str
+    user_emulator_package: str
+    elf_machine: int
     efi: tuple[tuple[str, str], ...]
     efi_secure: tuple[tuple[str, str], ...]
     efi_package: str
     bios: bool
-    console: str
+    consoles: tuple[str, ...]
     debian_arch: str
     debian_kernel: str
     debian_boot: tuple[str, ...]
@@ -42,6 +50,10 @@ PLATFORMS: dict[Arch, Platform] = {
         qemu_package="qemu-system-x86",
         machine="q35,graphics=off",
         cpu="max",
+        panic="pvpanic",
+        user_emulator="qemu-x86_64-static",
+        user_emulator_package="qemu-user-static",
+        elf_machine=62,
         efi=(
             ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
             ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
@@ -52,11 +64,34 @@ PLATFORMS: dict[Arch, Platform] = {
         ),
         efi_package="ovmf",
         bios=True,
-        console="ttyS0,115200",
+        consoles=("ttyS0,115200",),
         debian_arch="amd64",
         debian_kernel="linux-image-cloud-amd64",
         debian_boot=("grub-cloud-amd64",),
         efi_suffix="x64",
+    ),
+    "aarch64": Platform(
+        arch="aarch64",
+        host_names=("aarch64", "arm64"),
+        qemu="qemu-system-aarch64",
+        qemu_package="qemu-system-arm",
+        machine="virt,gic-version=max",
+        # the processor of AWS's, Google's and Azure's first machines for this
+        # architecture; emulating the signed pointers of "max" takes much longer
+        cpu="neoverse-n1",
+        panic="pvpanic-pci",
+        user_emulator="qemu-aarch64-static",
+        user_emulator_package="qemu-user-static",
+        elf_machine=183,
+        efi=(("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),),
+        efi_secure=(("/usr/share/AAVMF/AAVMF_CODE.ms.fd", "/usr/share/AAVMF/AAVMF_VARS.ms.fd"),),
+        efi_package="qemu-efi-aarch64",
+        bios=False,
+        consoles=("ttyS0,115200", "ttyAMA0,115200"),
+        debian_arch="arm64",
+        debian_kernel="linux-image-cloud-arm64",
+        debian_boot=("grub-efi-arm64", "grub-efi-arm64-signed", "shim-signed"),
+        efi_suffix="aa64",
     ),
 }
 

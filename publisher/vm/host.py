@@ -10,7 +10,7 @@ from pathlib import Path
 
 from publisher.errors import HostError
 from publisher.model import Arch, Noun
-from publisher.vm.arch import Platform, platform_of
+from publisher.vm.arch import PLATFORMS, Platform, is_native, platform_of
 
 _SYSTEM_PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DOCTOR = "run `publish doctor --fix`"
@@ -66,7 +66,7 @@ def require(command: str) -> str:
 
 
 def _missing(command: str) -> HostError:
-    for requirement in requirements():
+    for requirement in (r for arch in PLATFORMS for r in requirements(arch)):
         if requirement.name == command:
             return HostError(
                 f"{command} is not installed: it {requirement.why}",
@@ -97,6 +97,9 @@ def requirements(arch: Arch = "x86_64", *, user: bool | None = None) -> Sequence
     commands = [(platform.qemu, "runs the guest", platform.qemu_package), *_COMMANDS]
     if by_user:
         commands += _USER_COMMANDS
+    if not is_native(arch):
+        why = f"runs Debian's programs for {arch} while they get installed"
+        commands.append((platform.user_emulator, why, platform.user_emulator_package))
     found = [
         Requirement(name, why, package, which(name) is not None) for name, why, package in commands
     ]

@@ -79,7 +79,7 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
     argv += ["-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"]
     argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
     argv += ["-object", "rng-builtin,id=rng"]
-    argv += ["-device", "virtio-rng-pci,rng=rng", "-device", "pvpanic"]
+    argv += ["-device", "virtio-rng-pci,rng=rng", "-device", platform.panic]
     forwards = (
         f",guestfwd=tcp:{address}-cmd:{comma(run)}" for address, run in hardware.forwards.items()
     )

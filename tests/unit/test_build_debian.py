@@ -183,6 +183,13 @@ def test_releases_are_matched_with_the_sources_that_apt_used(tmp_path: Path) -> 
             "build.source.debian.mirror",
             "does not answer",
         ),
+        (
+            "E: Failed to fetch http://m/pool/l/linux-image-cloud-amd64_5.10.262-1_amd64.deb  404  "
+            "Not Found [IP: 192.0.2.1 80]",
+            BuildError,
+            "build.source.debian.suite",
+            "lists linux-image-cloud-amd64 5.10.262-1 without having it",
+        ),
         ("tar: ./usr: Cannot write: No space left on device", HostError, "", "no space left"),
         ("E: run_chroot failed: something else", BuildError, "build.source.debian", "something"),
     ],

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from publisher.vm import accelerator
+from publisher.vm import accelerator, host
 from publisher.vm.accelerator import decide, run_guest
-from publisher.vm.arch import PLATFORMS
+from publisher.vm.arch import PLATFORMS, Platform
+from publisher.vm.probe import GUESTS
 
 X86 = PLATFORMS["x86_64"]
+ARM = PLATFORMS["aarch64"]
 
 
 @pytest.mark.parametrize(
@@ -36,10 +38,13 @@ def test_emulation_uses_all_processors() -> None:
     assert "tcg,thread=multi,tb-size=256" in two.arguments
     one = decide("x86_64", native=True, device="none", guest="", cpus=1)
     assert "tcg,thread=single,tb-size=256" in one.arguments
+    assert "max" in one.arguments
+    arm = decide("aarch64", native=False, device="", guest="", cpus=1)
+    assert "neoverse-n1" in arm.arguments
 
 
 def test_the_guest_starts_at_the_reset_vector_and_ends_in_its_own_code() -> None:
-    rom = accelerator._rom()
+    rom = GUESTS["x86_64"].rom
     assert len(rom) == 65536
     opcode, distance = struct.unpack_from("<Bh", rom, 0xFFF0)
     assert opcode == 0xE9
@@ -73,6 +78,30 @@ def test_only_the_guests_own_exit_value_proves_that_it_ran(
     _qemu(tmp_path, monkeypatch, script)
     assert run_guest(X86, ("-accel", "kvm")).startswith(verdict)
     assert bool(run_guest(X86, ("-accel", "kvm"))) == bool(verdict)
+
+
+@pytest.mark.parametrize(
+    ("script", "verdict"),
+    [
+        ("printf T", ""),
+        ("printf T; exit 1", "QEMU ended with status 1"),
+        ("exit 0", "QEMU ended with status 0"),
+        ("echo 'qemu: error: kvm_init_vcpu failed' >&2; exit 1", "kvm_init_vcpu failed"),
+    ],
+)
+def test_a_guest_without_an_exit_port_writes_what_it_reckoned(
+    script: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _qemu(tmp_path, monkeypatch, script)
+    assert run_guest(ARM, ("-accel", "kvm")) == verdict
+
+
+@pytest.mark.parametrize("platform", PLATFORMS.values(), ids=lambda row: row.arch)
+def test_the_probes_guest_runs_where_guests_run(platform: Platform) -> None:
+    if host.which(platform.qemu) is None:
+        pytest.skip(f"{platform.qemu} is missing")
+    emulated = decide(platform.arch, native=False, device="", guest="", cpus=1)
+    assert run_guest(platform, emulated.arguments) == ""
 
 
 def test_a_guest_that_hangs_is_given_up_and_its_last_words_count(
