@@ -70,6 +70,8 @@ _PROMPTS = (
 )
 """Questions that nobody will answer; they end without a line break."""
 
+_LOGIN = re.compile(r"\blogin: ?$")
+
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|c)|[\x00-\x08\x0e-\x1a]")
 
 
@@ -100,6 +102,8 @@ class Tracker:
         """Why this boot can't succeed any more, in words; empty while it can."""
         self.heard = clock()
         """When the guest last printed something, by `clock`."""
+        self.prompted: float | None = None
+        """When this boot first asked for a login on its console, by `clock`."""
 
     @property
     def phase(self) -> Phase:
@@ -130,6 +134,8 @@ class Tracker:
         for pattern, reason in _PROMPTS:
             if not self.fatal and pattern.search(rest):
                 self.fatal = reason
+        if self.prompted is None and _LOGIN.search(rest):
+            self.prompted = self._clock()
 
     def _judge(self, line: str) -> None:
         for phase, pattern in _MARKS:
@@ -149,6 +155,7 @@ class Tracker:
             self._started = self.heard = self._clock()
             self._entered = {Phase.FIRMWARE: 0.0}
             self.fatal = ""
+            self.prompted = None
         if not again:
             self._on_phase(Phase.FIRMWARE)
 

@@ -20,7 +20,8 @@ _NETWORK = {
 }
 
 
-def _cloud_config(config: dict[str, object]) -> str:
+def cloud_config(config: dict[str, object]) -> str:
+    """A configuration as cloud-init's user data."""
     # JSON is YAML
     return "#cloud-config\n" + json.dumps(config, indent=1) + "\n"
 
@@ -36,7 +37,7 @@ def for_build(keys: Keys, drop_in: str, *, grow: bool = False) -> str:
     the root partition and file system take all of the disk."""
     growth = ["growpart", "resizefs"] if grow else []
     allow = f"printf 'PermitRootLogin prohibit-password\\n' > {drop_in}"
-    return _cloud_config(
+    return cloud_config(
         {
             "disable_root": False,
             "users": [{"name": "root", "ssh_authorized_keys": [keys.user_public]}],
@@ -51,10 +52,12 @@ def for_build(keys: Keys, drop_in: str, *, grow: bool = False) -> str:
     )
 
 
-def for_login(keys: Keys, user: str) -> str:
+def for_login(keys: Keys, user: str, hostname: str = "") -> str:
     """User data as a customer would give them: a user, and the host key that we expect."""
-    return _cloud_config(
+    named: dict[str, object] = {"hostname": hostname} if hostname else {}
+    return cloud_config(
         {
+            **named,
             "users": [
                 {
                     "name": user,

@@ -1,0 +1,219 @@
+"""One boot of the overlay as one instance of a cloud: from power-on to power-off."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from publisher.errors import BootError, BuildError
+from publisher.model import Arch
+from publisher.proof.guest import Guest, Instance, Look, Report, Service, smbios
+from publisher.proof.rehearse import props
+from publisher.proof.rehearse.observe import Facts, observe
+from publisher.proof.rehearse.userdata import user_data
+from publisher.rehearsal import Rehearse
+from publisher.task import Task
+from publisher.vm import keys, tpm
+from publisher.vm.board import Board
+from publisher.vm.console import Phase, Tracker, plain
+from publisher.vm.machine import Drive, Hardware, Machine
+from publisher.vm.namespace import PrivateNetwork
+from publisher.vm.shell import Patience, Shell
+
+USER = "visitor"
+DOWN = 60.0
+"""Seconds that a guest may take to power off once the button was pressed."""
+READY = 60.0
+"""Seconds after the login until an agent must have told the cloud that all is well."""
+GRACE = 45.0
+"""Seconds after a login prompt in which sshd may still start."""
+FLUSH = 20.0
+"""Seconds for a guest that failed to write its logs to its disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What all boots of one rehearsal have in common."""
+
+    guest: Guest
+    look: Look
+    arch: Arch
+    image: Path
+    """The overlay."""
+    settings: Rehearse
+
+
+@dataclass
+class Seen:
+    """What was seen of one boot. `error` is what ended it before its time."""
+
+    look: Look
+    instance: Instance
+    instance_id: str
+    token: str
+    console: Path
+    tracker: Tracker
+    reports: Sequence[Report] = ()
+    facts: Facts | None = None
+    error: BuildError | None = None
+    phases: dict[str, float] = field(default_factory=dict)
+    down: float | None = None
+    """Seconds that the power button took; None when it was not pressed or had no effect."""
+    seconds: float = 0.0
+
+    @functools.cached_property
+    def printed(self) -> str:
+        """All that the console printed, as plain text."""
+        try:
+            return plain(self.console.read_bytes().decode(errors="replace"))
+        except FileNotFoundError:
+            return ""
+
+    def report(self, *kinds: str) -> Report | None:
+        """The first of these kinds."""
+        return next((r for r in self.reports if r.kind in kinds), None)
+
+    @property
+    def phase(self) -> Phase:
+        """How far the boot came, by all that is known."""
+        if self.facts is not None:
+            return Phase.READY
+        reached = self.tracker.phase
+        # who asks the metadata service has a kernel, a root and a network
+        return max(reached, Phase.NETWORK) if self.reports else reached
+
+
+def instance(public_key: str) -> tuple[Instance, str]:
+    """A new machine of the owner of that key, and the token that its user data leave."""
+    seed, token = secrets.token_hex(16), secrets.token_hex(8)
+    name = f"rehearsal-{seed[:8]}"
+    return Instance(seed, name, USER, public_key, user_data(USER, token)), token
+
+
+def boot(
+    order: Order,
+    directory: Path,
+    task: Task,
+    *,
+    full: bool,
+    act: Callable[[Shell], None] = lambda _: None,
+) -> Seen:
+    """Boot, log in, observe, `act`, power off.
+
+    `full` is the machine with all that the look says, until its end; otherwise
+    without a TPM, and cut off once it was observed. Raises HostError and
+    Cancelled; whatever the guest does is in what is returned.
+    """
+    clock = task.clock
+    started = clock.monotonic()
+    pair = keys.generate(directory, task)
+    who, token = instance(pair.user_public)
+    service = order.guest.service(who, order.look)
+    log = directory / "console.log"
+    seen = Seen(order.look, who, service.instance_id, token, log, Tracker())
+    with contextlib.ExitStack() as stack:
+        machine = stack.enter_context(_machine(order, service, directory, task, stack, full=full))
+        seen.tracker = machine.tracker
+        settings = order.settings
+        patience = Patience(banner=5, stall=settings.stall, boot=settings.timeout, refusals=10)
+        shell = Shell(
+            machine, pair, USER, patience=patience, pinned=False, on_wait=_hopeless(machine)
+        )
+        stack.callback(shell.close)
+        try:
+            shell.connect()
+            task.phase("looking around")
+            seen.facts = observe(shell, settle=60 if full else 1)
+            if order.look.reports_ready and full:
+                _await_ready(service, task)
+            act(shell)
+        except BuildError as error:
+            seen.error = error
+        seen.phases = machine.tracker.seconds
+        if full and seen.error is None:
+            shell.close()
+            seen.down = _power_off(machine, task)
+        elif seen.error is not None and machine.tracker.phase >= Phase.INIT:
+            _flush(machine)
+    seen.reports = service.reports()
+    seen.seconds = round(clock.monotonic() - started, 1)
+    return seen
+
+
+def _machine(
+    order: Order,
+    service: Service,
+    directory: Path,
+    task: Task,
+    stack: contextlib.ExitStack,
+    *,
+    full: bool,
+) -> Machine:
+    look = order.look
+    code, variables = props.firmware(look.boot, order.arch, directory / "variables.fd")
+    chip = stack.enter_context(tpm.emulated(directory / "tpm")) if look.tpm and full else None
+    board = Board(
+        smbios=smbios(look, service),
+        disk=look.disk,
+        nic=f"{look.nic},mac={service.mac}",
+        cdrom=props.cd(service.cdrom, directory / "cd.iso") if look.cdrom else None,
+        tpm=chip,
+    )
+    network = stack.enter_context(
+        PrivateNetwork(addresses=look.addresses, endpoints=service.endpoints, names=look.names)
+    )
+    hardware = Hardware(
+        drives=(Drive(order.image, "qcow2"),),
+        log=directory / "console.log",
+        arch=order.arch,
+        firmware_code=code,
+        firmware_variables=variables,
+        board=board,
+        network=network,
+    )
+    return Machine(hardware, task)
+
+
+def _hopeless(machine: Machine) -> Callable[[], None]:
+    """Ends the wait for an ssh server in a guest that has booted without one."""
+
+    def look() -> None:
+        at = machine.tracker.prompted
+        if at is not None and machine.task.clock.monotonic() - at > GRACE:
+            raise machine.boot_error(
+                f"it asks for a login on its console, and {GRACE:.0f} s later no ssh server answers"
+            )
+
+    return look
+
+
+def _await_ready(service: Service, task: Task) -> None:
+    deadline = task.clock.monotonic() + READY
+    task.phase("waiting for the agent")
+    while not any(report.kind == "ready" for report in service.reports()):
+        if task.clock.monotonic() > deadline:
+            return
+        task.sleep(0.2)
+
+
+def _power_off(machine: Machine, task: Task) -> float | None:
+    """Press the power button; the seconds until the guest was off, None for never."""
+    task.phase("powering off")
+    pressed = task.clock.monotonic()
+    machine.execute("system_powerdown")
+    try:
+        machine.wait_down(DOWN)
+    except BootError:
+        return None
+    return round(task.clock.monotonic() - pressed, 1)
+
+
+def _flush(machine: Machine) -> None:
+    """Let a guest that failed end properly, so that its logs can be read."""
+    with contextlib.suppress(BuildError, OSError):
+        machine.execute("system_powerdown")
+        machine.wait_down(FLUSH)

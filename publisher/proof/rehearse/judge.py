@@ -1,0 +1,267 @@
+"""From what was seen of a boot to the lines of a verdict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from publisher.model import GIB
+from publisher.proof.guest import Look
+from publisher.proof.rehearse.boot import DOWN, READY, Seen
+from publisher.proof.rehearse.verdict import Claim, Status
+from publisher.vm.console import Phase
+
+Answer: TypeAlias = "tuple[Status, str] | None"
+"""Status and evidence; None where the boot did not come so far."""
+
+_FINISHED = re.compile(r"Cloud-init v\. \S+ finished at .* Datasource (\S+)")
+_KERNEL_SPOKE = re.compile(r"Linux version \d|^\[ *\d+\.\d{6}\] ", re.MULTILINE)
+_NO_AGENT = "no cloud-init is in the image"
+
+
+def _proved(evidence: str) -> Answer:
+    return Status.PROVED, evidence
+
+
+def _failed(evidence: str) -> Answer:
+    return Status.FAILED, evidence
+
+
+def _phase(seen: Seen, phase: Phase, evidence: str) -> Answer:
+    """Proved once the boot came to a phase; failed where it ended one before it."""
+    if seen.phase >= phase:
+        at = seen.phases.get(phase.title)
+        return _proved(f"{evidence} after {at:.0f} s" if at else evidence)
+    ended = seen.phase == phase - 1 and seen.error is not None
+    return _failed(_first_line(seen)) if ended else None
+
+
+def _first_line(seen: Seen) -> str:
+    return seen.error.message.partition("; its console")[0] if seen.error else ""
+
+
+def firmware(seen: Seen) -> Answer:
+    look, facts = seen.look, seen.facts
+    name = "BIOS" if look.boot == "bios" else "UEFI"
+    answer = _phase(seen, Phase.BOOTLOADER, f"{name} started the boot loader")
+    if facts is None or answer is None:
+        return answer
+    evidence = answer[1]
+    if look.boot == "uefi-secure":
+        if not facts.secure:
+            return _failed("the guest's firmware says that Secure Boot is off")
+        evidence += ", Secure Boot is enforced"
+    if look.tpm:
+        if facts.tpm != "2":
+            return _failed("the guest's kernel sees no TPM 2.0 (/sys/class/tpm/tpm0)")
+        evidence += ", the kernel sees the TPM 2.0"
+    return _proved(evidence)
+
+
+def kernel(seen: Seen) -> Answer:
+    answer = _phase(seen, Phase.KERNEL, "the kernel ran")
+    return _proved(f"{seen.facts.kernel}, {seen.facts.name}") if seen.facts else answer
+
+
+def root(seen: Seen) -> Answer:
+    if seen.facts:
+        return _proved(f"{seen.facts.root} on {seen.look.disk}")
+    return _phase(seen, Phase.INIT, f"init started from {seen.look.disk}")
+
+
+def network(seen: Seen) -> Answer:
+    if seen.facts and seen.facts.address:
+        return _proved(f"{seen.facts.address} by DHCP on {seen.look.nic}")
+    first = seen.reports[0] if seen.reports else None
+    if first is not None or seen.facts:
+        return _proved(f"{first.text} after {first.seconds:.0f} s" if first else "a login came")
+    if seen.phase >= Phase.INIT and seen.error is not None:
+        return _failed(f"nothing came from the guest's network: {_first_line(seen)}")
+    return None
+
+
+def datasource(seen: Seen) -> Answer:
+    wanted, facts = seen.look.datasource, seen.facts
+    if facts and not facts.cloud_init:
+        agents = ", ".join(facts.agents) or "the guest"
+        return Status.UNPROVABLE, f"{_NO_AGENT}; {agents} applied the metadata"
+    found = facts.datasource if facts else ""
+    if not found and (said := _FINISHED.search(seen.printed)):
+        found = said[1].removeprefix("DataSource").removesuffix("Local")
+    if found:
+        text = f"cloud-init chose {found}"
+        return _proved(text) if found == wanted else _failed(f"{text}, not {wanted}")
+    if facts:
+        return _failed("cloud-init is disabled" if facts.disabled else "cloud-init chose none")
+    return None
+
+
+def ran_user_data(seen: Seen) -> Answer:
+    if seen.facts is None:
+        return None
+    if not seen.facts.cloud_init:
+        return Status.UNPROVABLE, _NO_AGENT
+    asked = seen.report("user-data")
+    if seen.facts.token == seen.token:
+        return _proved("runcmd left its mark" + (f", fetched by {asked.text}" if asked else ""))
+    why = "; ".join(seen.facts.errors) or (
+        "they were fetched" if asked else "nobody asked for them"
+    )
+    return _failed(f"runcmd left no mark: {why}")
+
+
+def login(seen: Seen) -> Answer:
+    if seen.facts:
+        at = seen.phases.get(Phase.READY.title, 0)
+        return _proved(f"{seen.instance.user} logged in with its key after {at:.0f} s")
+    return _failed(_first_line(seen)) if seen.error else None
+
+
+def hostname(seen: Seen) -> Answer:
+    if seen.facts is None:
+        return None
+    short = seen.facts.hostname.partition(".")[0]
+    if short == seen.instance.hostname:
+        return _proved(short)
+    return _failed(f"it is {seen.facts.hostname}, and the metadata said {seen.instance.hostname}")
+
+
+def growth(seen: Seen, size: int) -> Answer:
+    """`size` is the image's own, in bytes."""
+    facts = seen.facts
+    if facts is None:
+        return None
+    is_large = facts.root_end > size or facts.filesystem > size
+    text = f"{facts.filesystem / GIB:.1f} GiB, the image has {size / GIB:.1f} GiB"
+    if is_large and facts.filesystem >= 0.85 * facts.root_size:
+        return _proved(text)
+    what = "the file system" if is_large else f"the partition {facts.root}"
+    return _failed(f"{what} did not grow: {text}")
+
+
+def ready(seen: Seen) -> Answer:
+    if seen.facts is None and seen.report("ready", "not-ready") is None:
+        return None
+    told = [r for r in seen.reports if r.kind in ("ready", "not-ready")]
+    if told and told[-1].kind == "ready":
+        return _proved(f"{told[-1].text} after {told[-1].seconds:.0f} s")
+    if told:
+        return _failed(f"the guest told the cloud: {told[-1].text}")
+    return _failed(f"the guest told the cloud nothing within {READY:.0f} s after the login")
+
+
+def units(seen: Seen) -> Answer:
+    if seen.facts is None:
+        return None
+    if not seen.facts.system:
+        return Status.UNPROVABLE, "the guest has no systemd"
+    if seen.facts.failed:
+        return _failed(", ".join(seen.facts.failed))
+    if seen.facts.system in ("running", "degraded"):
+        return _proved(f"systemd says {seen.facts.system}")
+    return _failed(f"systemd still says {seen.facts.system}")
+
+
+def console(seen: Seen) -> Answer:
+    spoke = len(seen.printed.splitlines())
+    if _KERNEL_SPOKE.search(seen.printed) or seen.tracker.prompted:
+        return _proved(f"{spoke} lines on the serial port")
+    if seen.facts is None:
+        return None
+    has = ", ".join(seen.facts.consoles) or "none"
+    return _failed(f"the kernel wrote nothing to the serial port; its consoles: {has}")
+
+
+def shutdown(seen: Seen) -> Answer:
+    if seen.facts is None or seen.error is not None:
+        return None
+    if seen.down is not None:
+        return _proved(f"off {seen.down:.0f} s after the ACPI power button")
+    return _failed(f"still up {DOWN:.0f} s after the ACPI power button")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    id: str
+    title: str
+    judge: Callable[[Seen], Answer]
+
+
+_BEFORE = (
+    _Line("firmware", "firmware reached the boot loader", firmware),
+    _Line("kernel", "kernel started", kernel),
+    _Line("root", "root file system found", root),
+    _Line("network", "network is up", network),
+    _Line("datasource", "the right datasource was chosen", datasource),
+    _Line("login", "the SSH key was applied, a login works", login),
+    _Line("user-data", "user data ran", ran_user_data),
+    _Line("hostname", "the host name was applied", hostname),
+)
+_AFTER = (
+    _Line("units", "no unit failed", units),
+    _Line("console", "the console reaches the serial port", console),
+    _Line("shutdown", "the power button shuts down cleanly", shutdown),
+)
+
+
+def claims(seen: Seen, size: int) -> list[Claim]:
+    """The lines of the first boot; `size` is the image's own, in bytes. What a
+    boot that ended early did not show is not reached."""
+    lines = [*_BEFORE, _Line("growth", "root file system grew", lambda s: growth(s, size))]
+    if seen.look.reports_ready:
+        lines.append(_Line("ready", "the guest reported ready", ready))
+    judged = [_claim(line, line.judge(seen)) for line in (*lines, *_AFTER)]
+    if seen.error is not None and not any(c.status is Status.FAILED for c in judged):
+        at = next(
+            (n for n, c in enumerate(judged) if c.status is Status.UNREACHED), len(judged) - 1
+        )
+        judged[at] = replace(judged[at], status=Status.FAILED, evidence=_first_line(seen))
+    return judged
+
+
+def _claim(line: _Line, answer: Answer) -> Claim:
+    status, evidence = answer or (Status.UNREACHED, "")
+    return Claim(line.id, line.title, status, evidence)
+
+
+def again(seen: Seen, before: Seen) -> Claim:
+    """The line of a boot of the same disk as another instance."""
+    title = f"a new instance is set up anew ({seen.look.title})"
+    facts, earlier = seen.facts, before.facts
+    if facts is None or earlier is None:
+        return Claim("identity", title, Status.FAILED, _first_line(seen))
+    wrong = list(_frozen(seen, before))
+    if wrong:
+        return Claim("identity", title, Status.FAILED, "; ".join(wrong))
+    shown = ["host name", "host keys"]
+    shown += ["user data"] if facts.cloud_init else []
+    return Claim(
+        "identity",
+        title,
+        Status.PROVED,
+        f"new {', '.join(shown)} after {seen.phases.get(Phase.READY.title, 0):.0f} s",
+    )
+
+
+def _frozen(seen: Seen, before: Seen) -> Iterator[str]:
+    assert seen.facts is not None
+    assert before.facts is not None
+    if before.facts.machine_id and before.facts.machine_id_age > 0:
+        yield "/etc/machine-id is older than the first boot: all machines would share it"
+    if seen.facts.cloud_init:
+        if seen.facts.instance == before.facts.instance:
+            yield f"cloud-init still takes itself for {before.facts.instance}"
+        if seen.facts.token != seen.token:
+            yield "user data did not run again"
+    if seen.facts.hostname.partition(".")[0] != seen.instance.hostname:
+        yield f"the host name is still {seen.facts.hostname}"
+    if set(seen.facts.host_keys) & set(before.facts.host_keys):
+        yield "ssh host keys are those of the instance before"
+
+
+def unproven(looks: Sequence[Look]) -> list[Claim]:
+    """What no boot under QEMU shows."""
+    texts = dict.fromkeys(text for look in looks for text in look.unproven)
+    return [Claim("hardware", "drivers", Status.LINT, text) for text in texts]

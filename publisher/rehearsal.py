@@ -1,0 +1,54 @@
+"""The section [rehearse] of a pipeline file: what a boot on trial must show."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from publisher.section import Section
+
+
+def _compiles(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
+
+
+class Check(Section):
+    """A command of the user's own, run by a shell as root in the booted guest."""
+
+    run: str = Field(min_length=1, description="Command line for sh, run as root.")
+    name: str = Field("", description="What a verdict calls it; the command itself by default.")
+    status: int = Field(0, ge=0, le=255, description="The exit status that is expected.")
+    output: Annotated[str, AfterValidator(_compiles)] = Field(
+        "", description="A regular expression that must match somewhere in the output."
+    )
+    timeout: float = Field(60, gt=0, le=3600, description="Seconds that it may take.")
+    on: tuple[str, ...] = Field((), description="Only on these clouds; on all by default.")
+
+    @property
+    def title(self) -> str:
+        return self.name or self.run
+
+    def concerns(self, cloud: str) -> bool:
+        return not self.on or cloud in self.on
+
+
+class Rehearse(Section):
+    """How rehearsals are done."""
+
+    enabled: bool = Field(True, description="Boot the disk as on each cloud before an upload.")
+    timeout: float = Field(
+        600, ge=30, le=7200, description="Seconds that one boot may take until its login."
+    )
+    stall: float = Field(
+        150, ge=15, le=7200, description="Seconds without a sign of life that end a boot."
+    )
+    second_boot: bool = Field(
+        True, description="Boot again as another instance, to find what was frozen in the first."
+    )
+    checks: tuple[Check, ...] = Field((), description="Commands of your own, run in the guest.")
