@@ -203,13 +203,16 @@ class Severity(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class Finding(Noun):
     """A result of a check: `rule` is its id, `evidence` what was seen and where,
-    `fix` the next action, `key` the pipeline's key path if one is to blame."""
+    `fix` the next action, `key` the pipeline's key path if one is to blame; `path`
+    and `line` are the place within the disk's file systems that `evidence` tells of."""
 
     rule: str
     severity: Severity
     evidence: str
     fix: str = ""
     key: str = ""
+    path: str = ""
+    line: int = 0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -219,4 +222,6 @@ class Finding(Noun):
             data["evidence"],
             data.get("fix", ""),
             data.get("key", ""),
+            data.get("path", ""),
+            data.get("line", 0),
         )

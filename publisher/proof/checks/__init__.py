@@ -1,0 +1,28 @@
+"""What rules look at, one subject a file: rules of every image as RULES, and what
+the clouds' own rules are made of as functions."""
+
+from __future__ import annotations
+
+from publisher.proof.checks import (
+    boot,
+    cloud_init,
+    disk,
+    fstab,
+    initramfs,
+    network,
+    ssh,
+    traces,
+)
+from publisher.proof.rules import Rule
+
+RULES: tuple[Rule, ...] = (
+    *disk.RULES,
+    *boot.RULES,
+    *initramfs.RULES,
+    *fstab.RULES,
+    *cloud_init.RULES,
+    *network.RULES,
+    *ssh.RULES,
+    *traces.RULES,
+)
+"""The rules of every image, whatever cloud it is for."""

@@ -1,0 +1,56 @@
+"""What /etc/fstab mounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from publisher.proof.inspect import fstab
+from publisher.proof.inspect.budget import Unreadable
+from publisher.proof.inspect.inspection import Inspection, names_a_bus
+from publisher.proof.rules import ERROR, NOTE, WARNING, Evidence, Rule
+
+_ELSEWHERE = ("nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "glusterfs", "overlay")
+_VIRTUAL = ("tmpfs", "proc", "sysfs", "devtmpfs", "devpts", "cgroup2", "efivarfs", "hugetlbfs")
+
+
+def _devices(disk: Inspection) -> Iterator[Evidence]:
+    for mount in disk.fstab():
+        if mount.kind in _ELSEWHERE or mount.kind in _VIRTUAL or "_netdev" in mount.options:
+            continue
+        if "noauto" in mount.options or {"bind", "rbind"} & set(mount.options):
+            continue
+        if mount.device in ("none", "tmpfs"):
+            continue
+        severity = WARNING if "nofail" in mount.options else None
+        place = f"{mount.device} on {mount.directory}"
+        if names_a_bus(mount.device):
+            text = f"{place} names its device by the order of disks"
+            yield Evidence(text, fstab.PATH, mount.line, severity)
+            continue
+        if mount.device.startswith("/") and not mount.device.startswith("/dev/"):
+            if not disk.tree().exists(mount.device):
+                yield Evidence(f"{place}: no such file", fstab.PATH, mount.line, severity)
+            continue
+        try:
+            volume = disk.device(mount.device)
+        except Unreadable:
+            text = f"{place} can't be checked without booting"
+            yield Evidence(text, fstab.PATH, mount.line, NOTE)
+            continue
+        if volume is None:
+            text = f"{place} is not on this disk"
+            yield Evidence(text, fstab.PATH, mount.line, severity)
+
+
+RULES = (
+    Rule(
+        "fstab.device",
+        ERROR,
+        "fstab mounts only what this disk has, by UUID or label",
+        "systemd waits 90 seconds for a device that is not there and then starts the emergency "
+        "mode, without network.",
+        "https://www.freedesktop.org/software/systemd/man/latest/systemd.mount.html#fstab",
+        "name devices by UUID= or LABEL=, remove lines of other disks or add nofail to them",
+        _devices,
+    ),
+)

@@ -1,0 +1,107 @@
+"""Drivers: in the kernel, in the initramfs, or at least in the installation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from publisher.model import Severity
+from publisher.proof.inspect.budget import Unreadable
+from publisher.proof.inspect.inspection import Inspection
+from publisher.proof.inspect.kernel import Kernel
+from publisher.proof.rules import WARNING, Check, Evidence, Rule
+
+_DRACUT_HOST_ONLY = "hostonly-kernel-modules.txt"
+
+
+def kernels(disk: Inspection) -> tuple[Kernel, ...]:
+    """Those that start by default. Raises Unreadable where none is known."""
+    found = disk.kernels()
+    if not found:
+        raise Unreadable("no kernel to start was found")
+    return found
+
+
+def early(*modules: str) -> Check:
+    """Drivers that are needed to find the root file system: built in, or in the
+    initramfs with all that they need."""
+
+    def check(disk: Inspection) -> Iterator[Evidence]:
+        for kernel in kernels(disk):
+            for module in modules:
+                lacking = kernel.lacking(module)
+                if lacking:
+                    yield _missing(kernel, module, lacking)
+
+    return check
+
+
+def present(*modules: str, key: str = "", severity: Severity | None = None) -> Check:
+    """Drivers that the installation must have, in the initramfs or not. `key` of a
+    pipeline that claims them."""
+
+    def check(disk: Inspection) -> Iterator[Evidence]:
+        for kernel in kernels(disk):
+            for module in modules:
+                if kernel.driver(module) == "absent":
+                    yield Evidence(
+                        f"kernel {kernel.version} has no driver {module}",
+                        kernel.directory,
+                        severity=severity,
+                        key=key,
+                    )
+
+    return check
+
+
+def _missing(kernel: Kernel, module: str, lacking: list[str]) -> Evidence:
+    place = kernel.driver(module)
+    if place == "absent":
+        return Evidence(f"kernel {kernel.version} has no driver {module}", kernel.directory)
+    where = ", ".join(kernel.initrds) or "no initramfs"
+    needed = "" if lacking == [module] else f" (what is missing: {', '.join(lacking)})"
+    return Evidence(
+        f"the driver {module} of kernel {kernel.version} is a module and not in its "
+        f"initramfs{needed}",
+        where if kernel.initrds else kernel.image,
+    )
+
+
+def _host_only(disk: Inspection) -> Iterator[Evidence]:
+    tree = disk.tree()
+    for kernel in kernels(disk):
+        for name in kernel.initramfs_names():
+            if name.endswith(_DRACUT_HOST_ONLY):
+                yield Evidence(
+                    "dracut made the initramfs for one machine (hostonly)",
+                    ", ".join(kernel.initrds),
+                )
+                break
+    for path in ("/etc/dracut.conf", *tree.glob("/etc/dracut.conf.d/*.conf")):
+        for number, line in tree.lines(path):
+            key, _, value = line.partition("=")
+            if key.strip() == "hostonly" and value.strip(" \"'") == "yes":
+                yield Evidence("dracut is told to build for one machine (hostonly)", path, number)
+    modules: tuple[str, str, int] = ("", "", 0)
+    places = ("/etc/initramfs-tools/initramfs.conf", *tree.glob("/etc/initramfs-tools/conf.d/*"))
+    for path in places:
+        for number, line in tree.lines(path):
+            key, _, value = line.partition("=")
+            if key.strip() == "MODULES":
+                modules = (value.strip(" \"'"), path, number)
+    if modules[0] in ("dep", "list", "netboot"):
+        yield Evidence(f"initramfs-tools is told MODULES={modules[0]}", modules[1], modules[2])
+
+
+RULES = (
+    Rule(
+        "initramfs.generic",
+        WARNING,
+        "The initramfs is for any machine",
+        "An initramfs made for the machine of the build lacks the drivers of other machine "
+        "types, and the next kernel update makes such a one again.",
+        "https://man7.org/linux/man-pages/man5/dracut.conf.5.html",
+        'set hostonly="no" in /etc/dracut.conf.d/, or MODULES=most in '
+        "/etc/initramfs-tools/conf.d/, and make the initramfs again",
+        _host_only,
+    ),
+)

@@ -1,0 +1,125 @@
+"""The network configuration: nothing of the machine that the image was built on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from publisher.proof.inspect.inspection import Inspection
+from publisher.proof.rules import ERROR, WARNING, Evidence, Rule
+
+_MAC = re.compile(r"(?<![0-9a-fA-F:-])(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}(?![0-9a-fA-F:-])")
+_CONFIGURATION = (
+    "/etc/netplan/*.yaml",
+    "/etc/netplan/*.yml",
+    "/etc/network/interfaces",
+    "/etc/network/interfaces.d/*",
+    "/etc/sysconfig/network-scripts/ifcfg-*",
+    "/etc/sysconfig/network/ifcfg-*",
+    "/etc/NetworkManager/system-connections/*",
+    "/etc/systemd/network/*.network",
+    "/etc/systemd/network/*.link",
+)
+_PERSISTENT = "/etc/udev/rules.d/*-persistent-net*.rules"
+_LEASES = (
+    "/var/lib/dhcp/*.lease*",
+    "/var/lib/dhclient/*.lease*",
+    "/var/lib/dhcpcd/*.lease*",
+    "/var/lib/NetworkManager/*.lease",
+    "/var/lib/wicked/lease-*",
+)
+_SERVICES = (
+    "systemd-networkd.service",
+    "NetworkManager.service",
+    "dhcpcd.service",
+    "wicked.service",
+    "connman.service",
+    "network.service",
+)
+_CLIENTS = ("dhclient", "dhcpcd", "udhcpc", "pump")
+"""What ifupdown and scripts ask for an address with."""
+
+
+def _client(disk: Inspection) -> Iterator[Evidence]:
+    tree = disk.tree()
+    if any(disk.program(name) for name in _CLIENTS):
+        return
+    if any(disk.unit(name) in ("enabled", "disabled") for name in _SERVICES):
+        # a disabled one is started by netplan's or cloud-init's generator
+        masked = [name for name in _SERVICES if disk.unit(name) == "masked"]
+        if not masked:
+            return
+    path = "/usr/lib/systemd/systemd-networkd"
+    if tree.exists(path) and disk.unit("systemd-networkd.service") != "masked":
+        return
+    yield Evidence("neither systemd-networkd, NetworkManager, dhclient nor dhcpcd is usable")
+
+
+def _macs(disk: Inspection) -> Iterator[Evidence]:
+    tree = disk.tree()
+    for pattern in _CONFIGURATION:
+        for path in tree.glob(pattern):
+            for number, line in tree.lines(path):
+                found = _MAC.search(line)
+                if found and found[0] not in ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"):
+                    yield Evidence(f"the card with the address {found[0]} is meant", path, number)
+
+
+def _persistent(disk: Inspection) -> Iterator[Evidence]:
+    tree = disk.tree()
+    for path in tree.glob(_PERSISTENT):
+        for number, line in tree.lines(path):
+            if "ATTR{address}" in line or "NAME=" in line:
+                yield Evidence("a network card is given a name for good", path, number)
+                break
+
+
+def _leases(disk: Inspection) -> Iterator[Evidence]:
+    tree = disk.tree()
+    for pattern in _LEASES:
+        for path in tree.glob(pattern):
+            place = tree.find(path)
+            if place is not None and place.node.is_file and place.node.size:
+                yield Evidence("a lease of the machine that the image was built on", path)
+
+
+_SYSPREP = "https://libguestfs.org/virt-sysprep.1.html"
+RULES = (
+    Rule(
+        "network.dhcp-client",
+        ERROR,
+        "Something in the image can ask for an address by DHCP",
+        "All clouds give addresses by DHCP; without a client there is no network.",
+        "https://docs.cloud-init.io/en/latest/reference/network-config.html",
+        "install systemd-networkd, NetworkManager, dhcpcd or isc-dhcp-client",
+        _client,
+    ),
+    Rule(
+        "network.mac",
+        ERROR,
+        "No network configuration is for one card only",
+        "Every machine has another hardware address: the card would stay without configuration.",
+        f"{_SYSPREP}#net-hwaddr",
+        "remove the file, or match by name (en*) instead of by address",
+        _macs,
+    ),
+    Rule(
+        "network.persistent-names",
+        ERROR,
+        "No udev rule ties a name to a network card",
+        "The first card of another machine gets the name eth1, for which there is no "
+        "configuration.",
+        f"{_SYSPREP}#udev-persistent-net",
+        "remove the file",
+        _persistent,
+    ),
+    Rule(
+        "network.leases",
+        WARNING,
+        "No DHCP lease is left",
+        "A client asks for the address that it had elsewhere, which delays the first boot.",
+        f"{_SYSPREP}#dhcp-client-state",
+        "remove the file",
+        _leases,
+    ),
+)
