@@ -49,6 +49,13 @@ class Recipe(Section):
     )
     steps: tuple[BuildStep, ...] = Field((), description="What to do inside the running machine.")
 
+    @property
+    def boots(self) -> bool:
+        """False for a disk that is published as it is."""
+        return (
+            bool(self.steps) or self.source.debian is not None or self.source.installer is not None
+        )
+
 
 def _walk(path: Path) -> Iterator[Path]:
     """All below a directory, also through links; none is entered twice."""

@@ -12,9 +12,11 @@ from typing import Any
 
 from publisher.build import namespace, seal, sources, steps
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level
-from publisher.build.levels import check_files, check_planned, levels
+from publisher.build.installed import Site
+from publisher.build.installed import prepare as prepare_installed
+from publisher.build.levels import check_files, check_planned, installation, levels
 from publisher.build.rescue import CLEANUP, Decision, OnError, converse
-from publisher.build.room import Room
+from publisher.build.room import Login, Room, for_build
 from publisher.build.workspace import Workspace
 from publisher.disks.store import Store
 from publisher.errors import BootError, BuildError, HostError
@@ -60,7 +62,7 @@ def build(
     host.require_all(spec.arch)
     platform = platform_of(spec.arch)
     ours = recipe.source.debian is not None
-    chosen = _accelerator(spec, task) if ours or recipe.steps else None
+    chosen = _accelerator(spec, task) if recipe.boots else None
     owner = namespace.probe(store.scratch("probe").parent) if ours else None
     kept = Checkpoints(store.directory.parent)
     kept.prune()
@@ -69,6 +71,17 @@ def build(
             installed = sources.install(
                 recipe, platform, owner, workspace, directory=directory, task=task
             )
+            resolved = sources.resolve(recipe, directory, task)
+            state = {name: str(digest) for name, digest in resolved.items()}
+            state.update(installed.state if installed is not None else {})
+
+            def run_installer() -> sources.Work:
+                level = installation(recipe, spec, state, directory)
+                assert level is not None
+                assert chosen is not None
+                firmware = _firmware(recipe.firmware, platform)
+                site = Site(workspace, kept, chosen, firmware, directory, task)
+                return prepare_installed(recipe, spec, level, resolved, site)
 
             def prepare() -> sources.Work:
                 return sources.prepare(
@@ -78,6 +91,8 @@ def build(
                     owner,
                     workspace,
                     installed,
+                    resolved,
+                    run_installer,
                     directory=directory,
                     task=task,
                 )
@@ -88,7 +103,6 @@ def build(
                 made = prepare().disk
             else:
                 workspace.need(GIB // 2)
-                state = installed.state if installed is not None else {}
                 path = levels(recipe, spec, state, chosen, MEMORY, directory)
                 check_planned(path, files)
                 build = _Build(
@@ -105,6 +119,11 @@ def build(
             return disk
     finally:
         kept.prune()
+
+
+def _login(work: sources.Work) -> Login:
+    known = Path(work.known) if work.known else None
+    return for_build(grow=work.foreign, known=known, door=work.door)
 
 
 def _accelerator(spec: Spec, task: Task) -> accelerator.Accelerator:
@@ -251,7 +270,7 @@ class _Build:
 
     def _boot(self, room: Room, work: sources.Work) -> None:
         started = self.task.clock.monotonic()
-        room.boot(work.disk, grow=work.foreign, firmware=self.firmware)
+        room.boot(work.disk, _login(work), firmware=self.firmware)
         self.task.phase(f"booted · {self.task.clock.monotonic() - started:.1f} s")
         if work.foreign:
             _warn_of_small_root(self.recipe.size, room.shell, self.task)

@@ -70,7 +70,8 @@ class Checkpoint(Noun):
     it was written, and `synced` says that it would survive a loss of power.
 
     `failed` is the error of its last step: such a one is there for the user to look
-    into, and no build goes on from it by itself."""
+    into, and no build goes on from it by itself. One that is not `running` is a disk
+    alone, as an installer left it."""
 
     key: str
     title: str
@@ -81,6 +82,7 @@ class Checkpoint(Noun):
     created: float
     boot: str
     synced: bool = False
+    running: bool = True
     failed: str = ""
 
     @classmethod
@@ -150,7 +152,8 @@ class Checkpoints:
             return None
         whole = all((self.layers / layer).is_file() for layer in found.layers)
         safe = found.synced or found.boot == boot_id()
-        return found if whole and safe and self.memory(found).is_file() else None
+        complete = not found.running or self.memory(found).is_file()
+        return found if whole and safe and complete else None
 
     def place(self, key: str) -> Path:
         return self.directory / key[:40]
@@ -194,7 +197,7 @@ class Checkpoints:
         missing = next((i for i, reason in enumerate(reasons) if reason), None)
         if missing is None:
             return reasons
-        for known in (c for c in self.all() if c.name == name):
+        for known in (c for c in self.all() if c.name == name and c.running):
             path = known.path_of()
             if len(path) <= missing:
                 continue

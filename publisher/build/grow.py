@@ -124,6 +124,18 @@ def partitions(path: Path) -> list[Extent]:
         return [Extent(0, size)]
 
 
+def has_esp(path: Path) -> bool:
+    """Whether a raw disk has an EFI system partition."""
+    with path.open("rb") as file:
+        found = _read_gpt(file.fileno())
+        if found is None:
+            sector = os.pread(file.fileno(), SECTOR, 0)
+            return sector[510:] == b"\x55\xaa" and 0xEF in sector[450:510:16]
+        gpt, table = found
+        starts = range(0, gpt.table_bytes, gpt.entry)
+        return any(table[at : at + 16] == ESP.bytes_le for at in starts)
+
+
 def _of_gpt(gpt: _Gpt, table: bytes) -> list[Extent]:
     found = []
     for at in range(0, gpt.table_bytes, gpt.entry):

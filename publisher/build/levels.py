@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from publisher.build.answers import used
 from publisher.build.checkpoints import Level, chain
 from publisher.errors import BuildError
 from publisher.model import Spec
@@ -61,6 +62,35 @@ def levels(
         parts.append((recipe.steps[number].title(), {**given, **changed}))
     # what JSON can't tell apart must not differ between a new level and a stored one
     return chain([(title, json.loads(json.dumps(inputs))) for title, inputs in parts])
+
+
+def installation(
+    recipe: Recipe, spec: Spec, state: Mapping[str, str], directory: Path
+) -> Level | None:
+    """What an installer leaves on the disk; None for the other sources. Neither the
+    steps nor, unless the answer files ask for them, name and version decide it."""
+    source = recipe.source.installer
+    if source is None:
+        return None
+    whole = fingerprint(recipe, directory)
+    given = dict(whole["source"]["installer"])
+    for name in ("timeout", "user"):
+        del given[name]
+    named = {"name": spec.name, "version": spec.version}
+    asked = used(source, directory)
+    inputs: dict[str, Any] = {
+        **{f"source.installer.{name}": value for name, value in given.items()},
+        "source files": _below(whole.get("files", {}), "build.source"),
+        "archive": dict(state),
+        "values": {name: value for name, value in named.items() if name in asked},
+        "size": recipe.size,
+        "firmware": recipe.firmware,
+        "arch": spec.arch,
+        "QEMU": _version(platform_of(spec.arch).qemu),
+        "format": FORMAT,
+    }
+    (level,) = chain([("installation", json.loads(json.dumps(inputs)))])
+    return level
 
 
 def _below(files: Mapping[str, str], key: str) -> dict[str, str]:

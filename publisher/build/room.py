@@ -4,10 +4,11 @@ checkpointed on the way."""
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +23,39 @@ from publisher.vm.accelerator import Accelerator
 from publisher.vm.machine import Drive, Hardware, Machine
 from publisher.vm.shell import Shell
 
-_KEPT = ("seed.img", "identity", "identity.pub", "host", "host.pub", "known_hosts")
+_KEPT = ("seed.img", *keys.FILES)
 _VARIABLES = "variables.fd"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who logs in to the machine, "" for nobody: `user_data` gives cloud-init its keys.
+
+    A system without cloud-init knows the keys in the directory `known` already, and
+    lets in the user `door`, who opens it to root."""
+
+    user: str
+    user_data: Callable[[keys.Keys], str]
+    known: Path | None = None
+    door: str = ""
+
+
+def for_build(*, grow: bool, known: Path | None = None, door: str = "") -> Login:
+    """root, for the steps; `grow`: the root file system takes all of the disk."""
+
+    def data(made: keys.Keys) -> str:
+        return seed.for_build(made, seal.SSHD_DROP_IN, grow=grow)
+
+    return Login("root", data, known, door)
+
+
+_OPEN = f"""
+umask 077
+mkdir -p /root/.ssh {os.path.dirname(seal.SSHD_DROP_IN)}
+cat >> /root/.ssh/authorized_keys
+printf 'PermitRootLogin prohibit-password\\n' > {seal.SSHD_DROP_IN}
+systemctl reload ssh.service 2>/dev/null || systemctl reload sshd.service
+"""
 
 
 class Room:
@@ -48,6 +80,7 @@ class Room:
         self._chosen = chosen
         self._layers: tuple[str, ...] = ()
         self._active = Path()
+        self._user = "root"
         self._stack = ExitStack()
         self.keys: keys.Keys
         self.machine: Machine
@@ -72,22 +105,33 @@ class Room:
 
     # -- up
 
-    def boot(self, disk: Path, *, grow: bool, firmware: tuple[Path, Path] | None) -> None:
-        """Boot a raw disk, which is taken into the layers; `firmware` is EDK II's
-        code and template of variables, None boots by BIOS."""
-        base = self._kept.new_layer("raw")
-        shutil.move(disk, base)
+    def boot(self, disk: Path, login: Login, *, firmware: tuple[Path, Path] | None) -> None:
+        """Boot a raw or qcow2 disk, which is taken into the layers; `firmware` is EDK
+        II's code and template of variables, None boots by BIOS."""
+        base = disk
+        if disk.parent != self._kept.layers:
+            base = self._kept.new_layer(disk.suffix.removeprefix("."))
+            shutil.move(disk, base)
         self._layers = (base.name,)
-        self.keys = keys.generate(self.directory, self.task)
-        data = seed.for_build(self.keys, seal.SSHD_DROP_IN, grow=grow)
+        if login.known is None:
+            self.keys = keys.generate(self.directory, self.task)
+        else:
+            self.keys = keys.copy(login.known, self.directory)
+        self._user = login.user
+        data = login.user_data(self.keys)
         seed.write(self.directory / "seed.img", data, self._kept.new_layer("id").stem, self.task)
         if firmware is not None:
             shutil.copyfile(firmware[1], self.directory / _VARIABLES)
         self._start(firmware, incoming=False)
+        if login.door not in ("", login.user):
+            self._open(login.door)
         self._login()
 
-    def resume(self, checkpoint: Checkpoint, firmware: tuple[Path, Path] | None) -> None:
-        """Bring back the machine of a checkpoint, without booting.
+    def resume(
+        self, checkpoint: Checkpoint, firmware: tuple[Path, Path] | None, *, user: str = "root"
+    ) -> None:
+        """Bring back the machine of a checkpoint, without booting; `user` is its
+        Login's, who may become root; without one, its clock stays behind.
 
         Raises BuildError when QEMU can't take it; the room can't be used then."""
         place = self._kept.place(checkpoint.key)
@@ -95,20 +139,24 @@ class Room:
             if (place / name).exists():
                 shutil.copy(place / name, self.directory / name)
         self.keys = keys.load(self.directory)
+        self._user = user
         self._layers = checkpoint.layers
         self._start(firmware, incoming=True)
         snapshot.thaw(self.machine, self._kept.memory(checkpoint), self.task)
         self._login()
+        self._kept.touch(checkpoint)
+        if not user:
+            return
         # the machine believes that it is still the moment of its checkpoint, and
         # several machines resumed from it must not draw the same random numbers
         now = f"{self.task.clock.now():.3f}"
+        wake = f"date -u -s @{now} >/dev/null && cat > /dev/urandom"
         done = self.shell.command(
-            f"date -u -s @{now} >/dev/null && cat > /dev/urandom",
+            wake if user == "root" else f"sudo -n sh -c {shlex.quote(wake)}",
             stdin=[os.urandom(256)],
         )
         if done.status:
             raise BuildError(f"the resumed machine's clock could not be set: {done.text}")
-        self._kept.touch(checkpoint)
 
     def _start(self, firmware: tuple[Path, Path] | None, *, incoming: bool) -> None:
         self._active = self._overlay()
@@ -125,7 +173,25 @@ class Room:
         self.machine = self._stack.enter_context(Machine(hardware, self.task, self._chosen))
 
     def _login(self) -> None:
-        self.shell = self._stack.enter_context(Shell(self.machine, self.keys))
+        if self._user:
+            self.shell = self._stack.enter_context(self._shell(self._user))
+
+    def _shell(self, user: str) -> Shell:
+        return Shell(self.machine, self.keys, user, pinned=self.keys.pinned)
+
+    def _open(self, door: str) -> None:
+        """Let root in, as a user who may become root without a password."""
+        with self._shell(door) as shell:
+            done = shell.command(
+                f"sudo -n sh -euc {shlex.quote(_OPEN)}",
+                stdin=[f"{self.keys.user_public}\n".encode()],
+            )
+        if done.status:
+            raise BuildError(
+                f"{door} may not become root without a password: {done.text}",
+                key="build.source.installer.user",
+                hint="give this user sudo with NOPASSWD in the answer files, or root the key",
+            )
 
     def _overlay(self) -> Path:
         below = self._kept.layers / self._layers[-1]

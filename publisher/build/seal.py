@@ -54,9 +54,10 @@ rm -f /etc/udev/rules.d/70-persistent-net.rules
 for file in /etc/sysconfig/network-scripts/ifcfg-* /etc/sysconfig/network/ifcfg-*; do
     if grep -qsi 'created by cloud-init' "$file"; then rm -f "$file"; fi
 done
+rm -f /root/anaconda-ks.cfg /root/original-ks.cfg /root/initial-setup-ks.cfg
 printf 'localhost\n' > /etc/hostname
 
-for file in /root/.ssh/authorized_keys; do
+for file in /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; do
     [ -e "$file" ] || continue
     grep -vF @KEY@ "$file" > /run/publisher-keys || true
     if [ -s /run/publisher-keys ]; then cat /run/publisher-keys > "$file"; else rm -f "$file"; fi

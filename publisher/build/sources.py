@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
 
-from publisher.build import command, debian, disk, grow, identity, layout
+from publisher.build import command, debian, disk, identity, installed, layout, originals
 from publisher.build.namespace import Namespace
+from publisher.build.work import AUTHORIZED, Work, holds, look
 from publisher.build.workspace import Workspace
 from publisher.errors import BuildError
-from publisher.model import Noun, Spec
+from publisher.fetch import Digest
+from publisher.locations import Original
+from publisher.model import Spec
 from publisher.recipe import Recipe
 from publisher.task import Task
-from publisher.vm import process
 from publisher.vm.arch import Platform
 
+__all__ = ["Work", "install", "prepare", "resolve"]
 
-@dataclass(frozen=True, slots=True)
-class Work(Noun):
-    """`systems` are the offsets of the ext file systems that can be read from
-    outside, `root` is the one of them that holds the system, if any does.
-    `keys` says that root has SSH keys of the source's making."""
 
-    disk: Path
-    foreign: bool
-    systems: tuple[int, ...]
-    root: int | None
-    keys: bool = False
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            Path(data["disk"]),
-            data["foreign"],
-            tuple(data["systems"]),
-            data["root"],
-            data["keys"],
-        )
+def resolve(recipe: Recipe, directory: Path, task: Task) -> dict[str, Digest]:
+    """The digests that signed lists have now for the files of a source, by their keys
+    in its section. Raises BuildError, PipelineError."""
+    source = recipe.source
+    named: dict[str, Original] = {}
+    if source.disk is not None:
+        named["file"] = source.disk
+    if source.installer is not None:
+        named.update(source.installer.media())
+    found = {}
+    for name, original in named.items():
+        key = disk.KEY if name == "file" else f"{installed.KEY}.{name}"
+        digest = originals.digest(original, directory, task, key)
+        if digest is not None:
+            found[name] = digest
+    return found
 
 
 def install(
@@ -67,20 +64,23 @@ def prepare(
     platform: Platform,
     owner: Namespace | None,
     workspace: Workspace,
-    installed: debian.Installation | None,
+    tree: debian.Installation | None,
+    resolved: Mapping[str, Digest],
+    installer: Callable[[], Work],
     *,
     directory: Path,
     task: Task,
 ) -> Work:
-    """Make the work disk in the workspace. `owner` and `installed` are needed for
-    `debian` only; `directory` is the pipeline's.
+    """Make the work disk in the workspace. `owner` and `tree` are needed for `debian`
+    only, and `installer` is called for that source alone; `resolved` is what `resolve`
+    gave, `directory` the pipeline's.
 
     Raises BuildError, HostError, PipelineError."""
     source = recipe.source
-    if installed is not None:
+    if tree is not None:
         assert owner is not None
         made = layout.assemble(
-            installed.tree,
+            tree.tree,
             recipe.size,
             identity.derive(spec.name, spec.version),
             layout.bootable(recipe.firmware, platform),
@@ -90,11 +90,19 @@ def prepare(
             task,
         )
         return Work(made, False, (layout.ROOT_OFFSET,), layout.ROOT_OFFSET)
+    if source.installer is not None:
+        return installer()
     into = workspace.directory / "disk.raw"
     if source.disk is not None:
         cache = workspace.store.directory.parent / "downloads"
         disk.prepare(
-            source.disk, recipe.size, directory=directory, cache=cache, into=into, task=task
+            source.disk,
+            recipe.size,
+            directory=directory,
+            cache=cache,
+            into=into,
+            task=task,
+            known=resolved.get("file"),
         )
     else:
         assert source.command is not None
@@ -112,23 +120,16 @@ def prepare(
 
 def _examine(made: Path, recipe: Recipe, task: Task) -> Work:
     """Look into a foreign disk. Raises BuildError where steps could never log in."""
-    found = (extent.offset for extent in grow.ext_partitions(made))
-    systems = tuple(s for s in found if _holds(made, s, "/", task))
-    root = next((s for s in systems if _holds(made, s, "/usr/lib/os-release", task)), None)
+    work = look(made, task)
+    root = work.root
     if root is None or not recipe.steps:
-        return Work(made, True, systems, root)
+        return work
     for name, path in (("cloud-init", "/usr/bin/cloud-init"), ("SSH server", "/usr/sbin/sshd")):
-        if not _holds(made, root, path, task):
+        if not holds(made, root, path, task):
             raise BuildError(
                 f"the source's disk holds no {name}, by which the steps get in",
                 key="build.steps",
                 hint="install cloud-init and an SSH server in it, or take the steps out: the "
                 "disk is then published as it is",
             )
-    keys = _holds(made, root, "/root/.ssh/authorized_keys", task)
-    return Work(made, True, systems, root, keys)
-
-
-def _holds(made: Path, system: int, path: str, task: Task) -> bool:
-    argv = ["debugfs", "-R", f"stat {path}", f"{made}?offset={system}"]
-    return "Inode:" in process.run(argv, task, env={**os.environ, "LC_ALL": "C"}).text
+    return replace(work, keys=holds(made, root, AUTHORIZED, task))

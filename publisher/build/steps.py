@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from publisher.build import ansible, secrets, template
+from publisher.build import ansible, answers, secrets, template
 from publisher.build_steps import BuildStep, Copy, Script
 from publisher.errors import BuildError, PublishError
 from publisher.model import Noun
@@ -47,6 +47,9 @@ class Outcome(process.Completed):
 def check_files(recipe: Recipe, directory: Path) -> None:
     """Raise PipelineError for the first local file, variable or secret of a step that
     is missing, HostError for a program of the host."""
+    if recipe.source.installer is not None:
+        answers.used(recipe.source.installer, directory)
+        secrets.read_all(recipe.source.installer.secrets, directory, answers.KEY)
     for number, step in enumerate(recipe.steps):
         for suffix, name in step.local_files():
             local_file(directory, name, f"{key(number)}.{suffix}")

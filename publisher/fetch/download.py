@@ -65,7 +65,7 @@ def fetch(
     errors. Raises BuildError when the file can't be had or is not what it should
     be (a bad download is deleted), HostError when this machine lacks the space.
     """
-    try:
+    with _blaming(key):
         source = locate(location, directory, key)
         expected = trust
         if isinstance(trust, SignedSums):
@@ -76,6 +76,21 @@ def fetch(
         if expected is None:
             raise BuildError(f"no digest is given for {source}", hint="add its sha256 or sha512")
         return Fetched(_cached(source, expected, cache, task), expected)
+
+
+def resolve(
+    location: str, trust: SignedSums, *, directory: Path, task: Task, key: str = ""
+) -> Digest:
+    """What a signed list says of a file now. Raises what `fetch` raises."""
+    with _blaming(key):
+        return _signed_digest(locate(location, directory, key), trust, directory, task)
+
+
+@contextlib.contextmanager
+def _blaming(key: str) -> Iterator[None]:
+    """Errors name the pipeline's key path."""
+    try:
+        yield
     except ProviderError as error:
         raise BuildError(
             f"cannot download {error.message}", key=key, hint="run again later: it continues"

@@ -8,8 +8,10 @@ port that others of this computer could ask, and the address is always the same.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -31,7 +33,8 @@ _IDLE = 600
 
 
 class GuestFiles:
-    """A context around the server. `files` are served below URL by their names;
+    """A context around the server. `files` are served below URL by their names, as
+    bytes or from a path;
     `reports` are names that the guest may fetch or send a text to, which
     `on_report` gets, from a thread; `on_request` gets every name that was asked for
     and the answer's status."""
@@ -39,7 +42,7 @@ class GuestFiles:
     def __init__(
         self,
         directory: Path,
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes | Path],
         *,
         reports: tuple[str, ...] = (),
         on_report: Callable[[str, str], None] = lambda *_: None,
@@ -99,7 +102,7 @@ class _Server(ThreadingUnixStreamServer):
 
 class _Answers(BaseHTTPRequestHandler):
     timeout = _IDLE
-    files: Mapping[str, bytes]
+    files: Mapping[str, bytes | Path]
     reports: tuple[str, ...]
     on_report: Callable[[str, str], None]
     on_request: Callable[[str, int], None]
@@ -119,20 +122,22 @@ class _Answers(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         name = self.path.partition("?")[0].strip("/")
         said = self._read() if self.command in ("POST", "PUT") else ""
-        content = b"" if name in self.reports else self.files.get(name)
-        status = 404 if content is None else 200
-        if content is not None and name not in self.reports and said:
-            status = 405
-        body = content if status == 200 and content is not None else b""
-        self.send_response(status)
-        self.send_header("Content-Type", "text/plain; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-        self.on_request(name, status)
+        found = b"" if name in self.reports else self.files.get(name)
+        self._send(404 if found is None else 200, found or b"")
+        self.on_request(name, 404 if found is None else 200)
         if name in self.reports:
             self.on_report(name, said)
+
+    def _send(self, status: int, content: bytes | Path) -> None:
+        with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as body:
+            size = body.seek(0, os.SEEK_END)
+            body.seek(0)
+            self.send_response(status)
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            self.send_header("Content-Length", str(size))
+            self.end_headers()
+            if self.command != "HEAD":
+                shutil.copyfileobj(body, self.wfile, 1 << 18)
 
     def _read(self) -> str:
         length = self.headers.get("Content-Length", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,18 @@ class Keys:
     host_private: str
     host_public: str
 
+    @property
+    def pinned(self) -> bool:
+        """False where the guest has a host key of its own that could not be read."""
+        return self.known_hosts.stat().st_size > 0
+
+    def expect(self, host_keys: Iterable[str]) -> None:
+        """Take these keys ("ssh-ed25519 AAAA…") of the guest's own for right too;
+        without any, every key."""
+        lines = [f"{ALIAS} {' '.join(key.split()[:2])}\n" for key in host_keys]
+        ours = [f"{ALIAS} {self.host_public}\n"] if lines else []
+        self.known_hosts.write_text("".join([*ours, *lines]))
+
 
 def generate(directory: Path, task: Task) -> Keys:
     """Two fresh ed25519 pairs in `directory`, which must be private to the user."""
@@ -40,6 +54,16 @@ def generate(directory: Path, task: Task) -> Keys:
             raise HostError(f"ssh-keygen failed: {done.text}")
     host_public = (directory / "host.pub").read_text().strip()
     (directory / "known_hosts").write_text(f"{ALIAS} {host_public}\n")
+    return load(directory)
+
+
+FILES = ("identity", "identity.pub", "host", "host.pub", "known_hosts")
+
+
+def copy(place: Path, directory: Path) -> Keys:
+    """The pairs of one directory, in another private one."""
+    for name in FILES:
+        shutil.copy(place / name, directory / name)
     return load(directory)
 
 

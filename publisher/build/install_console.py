@@ -1,0 +1,105 @@
+"""How far an installer has come and whether it is stuck, from its serial console."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from publisher.vm.console import Tracker, plain
+
+_TITLES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # debian-installer's text frontend: a title, then percentages on the same line
+        r"^(?P<title>[A-Z][^.%]{3,70}?)\s*\.\.\.(?: \d+%|$)",
+        # its newt frontend, and other windows of newt
+        r"┤ (?:\[\.\] )?(?P<title>[A-Z][^├┤│\[]{3,70}?) ├",
+        # anaconda in text mode
+        r"^(?P<title>Starting (?:automated install|package installation process)|Installing boot "
+        r"loader|Performing post-installation setup tasks|Configuring installed system|Running "
+        r"(?:pre|post)-installation scripts|Installing [a-z][\w.+-]+ \(\d+/\d+\))",
+        # subiquity
+        r"start: (?P<title>subiquity/Install/install/\w+):",
+    )
+)
+_TROUBLES = tuple(
+    (re.compile(pattern), reason)
+    for pattern, reason in (
+        # cdebconf, the text and the newt frontend
+        (r"^!! ERROR: (.+)", "{}"),
+        (r"\[!!\] ([^├┤│]{3,70}?)\s*[├┤│]", "it asks or complains: {}"),
+        # anaconda: https://anaconda-installer.readthedocs.io/
+        (r"An unknown error has occurred", "an unknown error has occurred"),
+        (r"The installation was stopped due to (.*)", "it was stopped due to {}"),
+        (r"(?:error|problem) occurred .*kickstart", "it does not understand the kickstart file"),
+        (r"Pane is dead", "its program ended"),
+        (r"Please make a selection from the above|Please make your choice from above", "{}"),
+        (r"dracut.*: Warning: (.*timeout.*)", "{}"),
+        (r"(?:Entering|You are in) emergency mode", "it stopped in emergency mode"),
+        # subiquity
+        (r"An error occurred\. Press enter to start a shell", "an error occurred"),
+        (r"Add 'autoinstall' to your kernel command line", "it wants autoinstall in arguments"),
+        (r"Kernel panic - not syncing: (.*)", "kernel panic: {}"),
+        (r"Unable to mount root fs|VFS: Cannot open root device", "its initrd does not boot"),
+    )
+)
+_PROMPTS = (
+    re.compile(r"^Prompt: '.' for help.*> *$"),
+    re.compile(r"^\[Press enter to continue\] *$"),
+    re.compile(r"^Would you like to ignore this and continue with installation\? *$"),
+)
+QUESTION = "it asks a question that no answer file answers"
+_FULL = re.compile(
+    r"No space left on device|[Nn]ot enough (?:free |disk )*space|too small"
+    r"|Failed to partition the selected disk"
+)
+
+
+class Progress(Tracker):
+    """Fed the console's bytes. `on_line` gets each line, `on_phase` what begins.
+
+    `trouble` is why the installer can't go on, empty while it can; `full` says that
+    it complained about the size of the disk."""
+
+    def __init__(self, on_line: Callable[[str], None], on_phase: Callable[[str], None]) -> None:
+        super().__init__(keep=60)
+        self._on_line = on_line
+        self._on_title = on_phase
+        self._title = ""
+        self._seen = ""
+        self.trouble = ""
+        self.full = False
+
+    def feed(self, data: bytes) -> None:
+        super().feed(data)
+        rest = plain(self._rest)
+        if rest == self._seen:
+            return
+        self._seen = rest
+        self._look(rest)
+        if any(prompt.search(rest) for prompt in _PROMPTS):
+            self._fail(QUESTION)
+
+    def _judge(self, line: str) -> None:
+        if line.strip():
+            self._on_line(line.rstrip())
+        self._look(line)
+
+    def _look(self, line: str) -> None:
+        self.full = self.full or bool(_FULL.search(line))
+        for pattern in _TITLES:
+            match = pattern.search(line)
+            if match:
+                title = re.sub(r" \(\d+/\d+\)$", "", match["title"].strip(" ."))
+                if title != self._title:
+                    self._title = title
+                    self._on_title(title)
+                break
+        for trouble, reason in _TROUBLES:
+            match = trouble.search(line)
+            if match:
+                self._fail(reason.format(*match.groups(), QUESTION).strip(" ."))
+                break
+
+    def _fail(self, why: str) -> None:
+        self.trouble = self.trouble or why
