@@ -1,0 +1,138 @@
+"""From a byte of the disk to the file that it belongs to."""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from publisher.model import Extent
+from publisher.proof.inspect.budget import Budget, Unreadable
+from publisher.proof.inspect.filesystem import FileSystem, Node
+from publisher.proof.inspect.inspection import Inspection
+from publisher.proof.inspect.storage import Storage
+from publisher.proof.inspect.tree import Place as Entry
+from publisher.proof.inspect.tree import Tree
+from publisher.proof.inspect.volume import Volume
+
+UNREADABLE = (Unreadable, struct.error, ValueError, LookupError, RecursionError)
+"""What a disk that is damaged, or made to be read wrong, raises."""
+_JOURNAL = 8
+"""The inode of ext3's and ext4's journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a byte is: in a file at `path`, behind its end in its last block
+    (`slack`), or in none (path ""); `text` says it in words."""
+
+    text: str
+    path: str = ""
+    slack: bool = False
+    volume: Volume | None = None
+    node: Node | None = None
+
+
+class Volumes:
+    """The file systems of a disk, to look for places and for files."""
+
+    def __init__(self, disk: Storage, budget: Budget) -> None:
+        self._budget = budget
+        self.all = Inspection(disk, budget).volumes()
+
+    def trees(self) -> Iterator[tuple[Volume, Tree]]:
+        """Each file system that can be read, by itself."""
+        for volume in self.all:
+            if volume.files is not None:
+                yield volume, Tree(volume.files, self._budget)
+
+    def locate(self, offsets: Sequence[int]) -> Mapping[int, Place]:
+        """The place of each offset. Files are walked only where there is one to find."""
+        found: dict[int, Place] = {}
+        for volume in self.all:
+            start = volume.partition.offset if volume.partition else 0
+            end = volume.partition.end if volume.partition else None
+            inside = sorted(o for o in offsets if start <= o and (end is None or o < end))
+            if inside:
+                found.update(_within(volume, start, inside, self._budget))
+        for offset in offsets:
+            found.setdefault(offset, Place(f"byte {offset} of the disk, outside of partitions"))
+        return found
+
+
+def _within(
+    volume: Volume, start: int, offsets: Sequence[int], budget: Budget
+) -> Mapping[int, Place]:
+    found: dict[int, Place] = {}
+    files = volume.files
+    fault: Exception | None = volume.fault
+    if files is not None:
+        try:
+            local = [offset - start for offset in offsets]
+            if volume.kind.startswith("ext"):
+                _mark(files, files.node(_JOURNAL), local, found, start, _journal(volume))
+            for entry in Tree(files, budget).walk("/"):
+                if len(found) == len(offsets):
+                    break
+                if not (entry.node.is_dir or entry.node.is_file or entry.node.is_link):
+                    continue
+                _mark(files, entry.node, local, found, start, _in_file(volume, entry))
+        except UNREADABLE as error:
+            fault = error
+    for offset in offsets:
+        if offset not in found:
+            where = f"byte {offset - start} of {volume.title}"
+            if files is not None and fault is None:
+                where += ", in no file: erased, or the file system's own"
+            elif fault is not None:
+                where += f" (its files can't be read: {fault})"
+            found[offset] = Place(where, volume=volume)
+    return found
+
+
+def _mark(
+    files: FileSystem,
+    node: Node,
+    offsets: Sequence[int],
+    found: dict[int, Place],
+    start: int,
+    places: tuple[Place, Place],
+) -> None:
+    """Note the offsets (ascending) within a file, which is at the first of the
+    places, or in its slack at the second."""
+    position = 0
+    for extent in files.extents(node):
+        for at in _inside(offsets, extent):
+            slack = position + at - extent.offset >= node.size and not node.is_dir
+            found[start + at] = places[1 if slack and not _sparse(files, node) else 0]
+        position += extent.length
+
+
+def _sparse(files: FileSystem, node: Node) -> bool:
+    """Whether positions can't be told by adding up extents: there are holes."""
+    return sum(extent.length for extent in files.extents(node)) < node.size
+
+
+def _inside(offsets: Sequence[int], extent: Extent) -> Sequence[int]:
+    first = bisect.bisect_left(offsets, extent.offset)
+    last = bisect.bisect_left(offsets, extent.end)
+    return offsets[first:last]
+
+
+def _in_file(volume: Volume, entry: Entry) -> tuple[Place, Place]:
+    where = entry.path if entry.path != "/" else "the root directory"
+    if volume.kind == "vfat":
+        where += f" on {volume.title}"
+    if entry.node.is_dir:
+        place = Place(f"the directory {where}", volume=volume)
+        return place, place
+    return (
+        Place(where, entry.path, volume=volume, node=entry.node),
+        Place(f"{where}, behind its end", entry.path, True, volume, entry.node),
+    )
+
+
+def _journal(volume: Volume) -> tuple[Place, Place]:
+    place = Place(f"the journal of {volume.title}", volume=volume)
+    return place, place

@@ -1,0 +1,61 @@
+"""What everybody has already: files that are as their Debian package brought them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cached_property
+
+from publisher.proof.inspect.budget import Unreadable
+from publisher.proof.inspect.filesystem import FileSystem, Node
+from publisher.proof.inspect.tree import Tree
+
+_INFO = "/var/lib/dpkg/info"
+_CONFFILE = re.compile(r"^ (/\S.*) ([0-9a-f]{32})(?: obsolete)?$")
+
+
+class Packages:
+    """The files that dpkg installed in a file system, with their MD5 sums: those are
+    what dpkg keeps, and only say that a file is unchanged since."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    @cached_property
+    def _sums(self) -> Mapping[str, tuple[str, str]]:
+        """(package, MD5) by path."""
+        found: dict[str, tuple[str, str]] = {}
+        for name in self._tree.names(_INFO):
+            if not name.endswith(".md5sums"):
+                continue
+            package = name.removesuffix(".md5sums").partition(":")[0]
+            for line in self._tree.text(f"{_INFO}/{name}").splitlines():
+                digest, _, path = line.partition("  ")
+                found[_merged("/" + path)] = (package, digest)
+        package = ""
+        for line in self._tree.text("/var/lib/dpkg/status").splitlines():
+            if line.startswith("Package: "):
+                package = line[9:]
+            elif conffile := _CONFFILE.match(line):
+                found[_merged(conffile[1])] = (package, conffile[2])
+        return found
+
+    def owner(self, path: str, files: FileSystem, node: Node) -> str:
+        """The package whose unchanged file this is, "" where there is none."""
+        try:
+            package, expected = self._sums.get(_merged(path), ("", ""))
+            if not package:
+                return ""
+            digest = hashlib.md5(usedforsecurity=False)
+            for piece in files.stream(node):
+                digest.update(piece)
+        except Unreadable:
+            return ""
+        return package if digest.hexdigest() == expected else ""
+
+
+def _merged(path: str) -> str:
+    """Packages still say /lib where the file is in /usr/lib (merged /usr)."""
+    top = path.split("/", 2)[1]
+    return f"/usr{path}" if top in ("bin", "sbin", "lib", "lib32", "lib64", "libx32") else path
