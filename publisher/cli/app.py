@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from publisher.cli import export
+from publisher.cli import export, rehearse
 from publisher.cli.help import Command, Group
 from publisher.cli.options import (
     Archs,
@@ -166,6 +166,7 @@ def migrate(
 
 
 app.command("export", cls=Command)(export.command)
+app.command("rehearse", cls=Command)(rehearse.command)
 
 
 @app.command("list", cls=Command)

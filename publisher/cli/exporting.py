@@ -120,7 +120,7 @@ def fetched(
     store = Store(state)
     name, colon, reference = image.partition(":")
     if not colon:
-        yield _released(image, state, store)
+        yield released(image, state, store)
         return
     into = store.scratch(f"export-{task.run}.raw")
     if name == "file":
@@ -132,7 +132,8 @@ def fetched(
     into.unlink()
 
 
-def _released(image: str, state: Path, store: Store) -> tuple[Disk, Spec]:
+def released(image: str, state: Path, store: Store) -> tuple[Disk, Spec]:
+    """The disk of a release that was made from here. Raises UsageError."""
     manifest, flavour = find_image(image, state)
     disk = store.get(flavour.digest)
     if disk is None:

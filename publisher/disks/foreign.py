@@ -38,6 +38,11 @@ def describe(path: Path) -> dict[str, Any]:
     return _Source(path).examine()
 
 
+def is_packed(path: Path) -> bool:
+    """Whether the disk is a part of the file (an OVA), which only `convert` reads."""
+    return ova.is_ova(path)
+
+
 class _Source:
     """A disk file as qemu-img is to open it: by its name; with the format where
     qemu-img's guess is wrong; as a part of the file for the disk in an OVA."""

@@ -80,6 +80,7 @@ COMMANDS = [
     "plan",
     "migrate",
     "export",
+    "rehearse",
     "list",
     "show",
     "doctor",
