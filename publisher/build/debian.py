@@ -50,6 +50,14 @@ def packages(suite: str, platform: Platform) -> tuple[str, ...]:
     return (*_BASE, *changing, platform.debian_kernel, *platform.debian_boot)
 
 
+def merged_usr(suite: str, platform: Platform) -> tuple[str, ...]:
+    """The directories to make links into /usr: Debian's installer does so since
+    Debian 10, and since Debian 12 a package does."""
+    if suite != "bullseye":
+        return ()
+    return ("bin", "sbin", "lib", *(("lib64",) if platform.arch == "x86_64" else ()))
+
+
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=20):  # noqa: S310 apt reads the same address
@@ -100,7 +108,7 @@ def key(source: Debian, lines: Sequence[str], platform: Platform, further: str =
     `further` is the digest of the further ones."""
     wanted = (*packages(source.suite, platform), *source.packages)
     inputs = [FORMAT, source.suite, source.components, lines, wanted, platform.debian_arch]
-    inputs += [files.tree_files(platform), _HOOK, os.environ.get("SOURCE_DATE_EPOCH", "")]
+    inputs += [files.tree_files(platform), _SETUP, _HOOK, os.environ.get("SOURCE_DATE_EPOCH", "")]
     inputs += [source.snapshot, further]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
@@ -172,6 +180,19 @@ def _changed(kept: Installation, task: Task) -> str:
     return ""
 
 
+# Run by mmdebstrap before any package: $1 is the tree, $2 our preferences; the rest
+# are directories that become links into /usr.
+_SETUP = r"""#!/bin/sh
+set -eu
+cp "$2" "$1/etc/apt/preferences.d/absent"
+root=$1
+shift 2
+for directory; do
+    mkdir -p "$root/usr/$directory"
+    ln -s "usr/$directory" "$root/$directory"
+done
+"""
+
 # Run by mmdebstrap when all packages are in place: $1 is the tree, $2 the
 # directory with our own files, $3 the one for results.
 _HOOK = r"""#!/bin/sh
@@ -182,7 +203,7 @@ rm -f "$root"/etc/ssh/ssh_host_*_key "$root"/etc/ssh/ssh_host_*_key.pub
 rm -f "$root"/etc/.resolv.conf.*.bak "$root"/var/lib/systemd/random-seed
 : > "$root/etc/machine-id"
 chroot "$root" systemctl enable systemd-networkd.service systemd-timesyncd.service
-if [ -e "$root/usr/lib/systemd/system/systemd-resolved.service" ]; then
+if [ -e "$root/lib/systemd/system/systemd-resolved.service" ]; then
     chroot "$root" systemctl enable systemd-resolved.service
     ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 else
@@ -236,7 +257,10 @@ def _bootstrap(
     if not is_native(platform.arch):
         namespace = binfmt.emulating(namespace, platform, directory)
         argv.append("--skip=check/qemu")
-    argv.append(f'--setup-hook=cp "{preferences}" "$1/etc/apt/preferences.d/absent"')
+    setup = directory / "setup.sh"
+    setup.write_text(_SETUP)
+    links = " ".join(merged_usr(source.suite, platform))
+    argv.append(f'--setup-hook=sh -eu "{setup}" "$1" "{preferences}" {links}')
     argv += [f"--architectures={platform.debian_arch}", f"--include={','.join(wanted)}"]
     argv += [f"--components={','.join(source.components)}", "--skip=cleanup/apt/lists"]
     argv += [f'--customize-hook=sh -eu "{hook}" "$1" "{ours}" "{results}"']

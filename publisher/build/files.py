@@ -28,6 +28,10 @@ _CLOUD_INIT = """\
 datasource_list: [NoCloud, Ec2, GCE, Azure, None]
 # LANG is set, and no other locale is installed.
 locale: false
+# Old ones prefer ifupdown, which waits for all interfaces and knows no patterns.
+system_info:
+  network:
+    renderers: [netplan]
 """
 
 # ClientAliveInterval: Azure's certification asks for 30 to 235

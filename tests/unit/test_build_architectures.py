@@ -39,6 +39,23 @@ def test_every_suite_has_a_kernel_and_a_signed_loader(suite: str) -> None:
     assert not any("amd64" in name for name in arm)
 
 
+def test_a_suite_whose_packages_make_no_links_into_usr_gets_them() -> None:
+    assert debian.merged_usr("bullseye", X86) == ("bin", "sbin", "lib", "lib64")
+    assert debian.merged_usr("bullseye", ARM) == ("bin", "sbin", "lib")
+    assert debian.merged_usr("bookworm", X86) == debian.merged_usr("sid", ARM) == ()
+
+
+def test_the_tree_is_prepared_before_any_package(tmp_path: Path) -> None:
+    (tmp_path / "etc/apt/preferences.d").mkdir(parents=True)
+    preferences = tmp_path / "preferences"
+    preferences.write_text("Package: x\n")
+    arguments = [str(tmp_path), str(preferences), "bin", "lib64"]
+    subprocess.run(["sh", "-euc", debian._SETUP, "sh", *arguments], check=True)
+    assert (tmp_path / "bin").readlink() == Path("usr/bin")
+    assert (tmp_path / "lib64").resolve() == (tmp_path / "usr/lib64").resolve()
+    assert (tmp_path / "etc/apt/preferences.d/absent").read_text() == "Package: x\n"
+
+
 @pytest.mark.parametrize(
     ("firmware", "platform", "made"),
     [

@@ -143,6 +143,7 @@ def test_no_cloud_is_preferred_over_another() -> None:
     listed = texts["etc/cloud/cloud.cfg.d/90-image.cfg"]
     for name in ("NoCloud", "Ec2", "GCE", "Azure"):
         assert name in listed
+    assert "renderers: [netplan]" in listed
     assert "PasswordAuthentication no" in "".join(texts.values())
     assert "MODULES=most" in "".join(texts.values())
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from publisher.vm import host
+from publisher.vm.arch import is_native
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -44,8 +45,12 @@ def test_make_and_doctor_agree_on_what_a_machine_needs() -> None:
     groups = [group.split("\n")[1:] for group in text.split("# ")]
     [to_build] = [group for group in groups if "mmdebstrap" in group]
     [to_boot] = [group for group in groups if "qemu-utils" in group]
+    [to_emulate] = [group for group in groups if "qemu-user-static" in group]
     looked_for = {requirement.package for requirement in host.requirements(user=True)}
     assert set(filter(None, [*to_build, *to_boot])) == looked_for
+    foreign = {requirement.package for requirement in host.requirements("aarch64", user=True)}
+    if not is_native("aarch64"):
+        assert set(filter(None, to_emulate)) == foreign - looked_for
 
 
 def test_every_dependency_is_pinned() -> None:
