@@ -29,11 +29,11 @@ def tools(providers: Iterable[str]) -> dict[str, str]:
     return {name: version for name, version in found.items() if version}
 
 
-def host_tools(arch: Arch) -> dict[str, str]:
+def host_tools(*archs: Arch) -> dict[str, str]:
     """Versions of the tools of this machine that made the disk."""
     return {
         name: version
-        for name in (platform_of(arch).qemu, "qemu-img", "mmdebstrap")
+        for name in (*(platform_of(arch).qemu for arch in archs), "qemu-img", "mmdebstrap")
         if (version := _asked(name))
     }
 

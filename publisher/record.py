@@ -33,14 +33,21 @@ def record(
     path = manifest.manifest_path(state, plan.name, plan.version)
     earlier = manifest.read(path)
     made = _Reading(plan, outcomes).manifest(run, ran, failed)
-    if earlier is not None:
-        if earlier.flavours and plan.left_out:
-            made = _joined(earlier.only(plan.left_out), made)
-        # it may be of another plan of this release, or older than a crash
-        if not ran and not earlier.failed and _content(earlier) == _content(made):
-            return earlier
+    others = earlier.only(plan.left_out) if earlier is not None else None
+    if others is not None and others.flavours:
+        made = _joined(others, made)
+    # it may be of another plan of this release, or older than a crash
+    if earlier is not None and not (ran or earlier.failed) and _content(earlier) == _content(made):
+        return earlier
+    made = dataclasses.replace(made, tools={**made.tools, **_tools(plan, made)})
     manifest.write(made, path)
     return made
+
+
+def _tools(plan: Plan, made: Manifest) -> Mapping[str, str]:
+    found = provenance.tools(sorted({image.provider for image in made.images}))
+    archs = dict.fromkeys(s.inputs["spec"]["arch"] for s in plan.steps if s.kind == "build")
+    return {**found, **provenance.host_tools(*archs)} if archs else found
 
 
 def _content(made: Manifest) -> tuple[Any, ...]:
@@ -54,7 +61,7 @@ def _joined(others: Manifest, made: Manifest) -> Manifest:
         flavours=(*others.flavours, *made.flavours),
         images=(*others.images, *made.images),
         audience={**others.audience, **made.audience},
-        tools={**others.tools, **made.tools},
+        tools=others.tools,
         timings=(*(t for t in others.timings if t.step not in done), *made.timings),
         failed=tuple(sorted({*others.failed, *made.failed})),
     )
@@ -81,10 +88,6 @@ class _Reading:
         images = {
             (image.provider, *image.place): image for found in opened.values() for image in found
         }
-        tools = provenance.tools(sorted({image.provider for image in images.values()}))
-        for step in self.plan.steps:
-            if step.kind == "build":
-                tools |= provenance.host_tools(step.inputs["spec"]["arch"])
         return Manifest(
             name=self.plan.name,
             version=self.plan.version,
@@ -96,7 +99,6 @@ class _Reading:
                 step.lane: self.outcomes[step.key].value["audience"]["kind"]
                 for step in self._done("release")
             },
-            tools=tools,
             timings=tuple(
                 Timing(step.id, round(self.outcomes[step.key].seconds, 3), step.id not in ran)
                 for step in self._done()

@@ -25,6 +25,7 @@ class Cloud:
         self.images: dict[str, Image] = {}
         self.bytes: dict[str, bytes] = {}
         self.findings: list[Finding] = []
+        self.made = 0
         self.calls: list[str] = []
         self.before: Callable[[str], None] = lambda verb: None
         self.after: Callable[[str], None] = lambda verb: None
@@ -96,7 +97,9 @@ class Nimbus:
         return image
 
     def _add(self, spec: Spec | Image, region: str, content: bytes) -> Image:
-        ref = f"{region}/img{len(self.cloud.images)}"
+        with self.cloud.lock:
+            ref = f"{region}/img{self.cloud.made}"
+            self.cloud.made += 1
         image = Image(self.name, region, ref, spec.name, spec.version, spec.digest)
         self.cloud.images[ref] = image
         self.cloud.bytes[ref] = content
@@ -109,7 +112,7 @@ class Nimbus:
             found = [
                 i
                 for i in self.cloud.images.values()
-                if i.region == region and i.digest == image.digest
+                if (i.region, i.name, i.digest) == (region, image.name, image.digest)
             ]
             copies += found[:1] or [self._add(image, region, self.cloud.bytes[image.ref])]
         return copies
