@@ -15,6 +15,8 @@ from publisher.vm.board import Controller as Controller
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+    from publisher.proof.rules import Rule
+
 BootMode: TypeAlias = Literal["bios", "uefi", "uefi-secure"]
 
 
@@ -150,6 +152,10 @@ class Guest(Protocol):
         """The machines that such an image must boot on, the most usual first."""
 
     def service(self, instance: Instance, look: Look) -> Service: ...
+
+    def rules(self, spec: Spec | None) -> Sequence[Rule]:
+        """Lint's rules for such an image; None: nothing is claimed of it. The same
+        rules in both cases."""
 
 
 @runtime_checkable

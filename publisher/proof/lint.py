@@ -11,6 +11,7 @@ from publisher.errors import PipelineError, ProofError
 from publisher.linting import Ignore
 from publisher.model import Disk, Finding, Severity, Spec
 from publisher.proof import checks
+from publisher.proof.checks import claims
 from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.storage import RawFile, Storage
@@ -25,7 +26,8 @@ _EACH_MOST = 50
 class Linted(Protocol):
     """A cloud that has rules of its own."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def rules(self, spec: Spec | None) -> Sequence[Rule]:
         """The cloud's rules for images published as `spec`; None: nothing is claimed."""
@@ -84,7 +86,7 @@ UNREADABLE = Rule(
 def rules_for(clouds: Iterable[Linted], spec: Spec | None = None) -> tuple[Rule, ...]:
     """All rules for a disk that goes to these clouds."""
     own = [rule for cloud in clouds for rule in cloud.rules(spec)]
-    return (UNREADABLE, *checks.RULES, *own)
+    return (UNREADABLE, *claims.rules(spec), *checks.RULES, *own)
 
 
 def lint(

@@ -12,6 +12,7 @@ from publisher.provider import require
 
 if TYPE_CHECKING:
     from publisher.proof.guest import Service
+    from publisher.proof.rules import Rule
 
 
 class Guest:
@@ -21,6 +22,7 @@ class Guest:
     title = "Amazon EC2"
 
     def __init__(self, options: AwsOptions | None) -> None:
+        self._given = options
         self._options = options or AwsOptions(regions=("us-east-1",))
 
     def looks(self, spec: Spec) -> Sequence[Look]:
@@ -33,3 +35,8 @@ class Guest:
         from providers.aws.guest.metadata import Metadata
 
         return Metadata(instance, look, self._options)
+
+    def rules(self, spec: Spec | None) -> Sequence[Rule]:  # noqa: ARG002
+        from providers.aws.guest.rules import rules
+
+        return rules(self._given)

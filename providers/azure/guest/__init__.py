@@ -12,6 +12,7 @@ from publisher.provider import require
 
 if TYPE_CHECKING:
     from publisher.proof.guest import Service
+    from publisher.proof.rules import Rule
 
 
 class Guest:
@@ -21,6 +22,7 @@ class Guest:
     title = "Microsoft Azure"
 
     def __init__(self, options: AzureOptions | None) -> None:
+        self._given = options
         self._options = options or AzureOptions(
             resource_group="rehearsal", gallery="rehearsal", location="westeurope"
         )
@@ -35,3 +37,8 @@ class Guest:
         from providers.azure.guest.metadata import Metadata
 
         return Metadata(instance, look, self._options)
+
+    def rules(self, spec: Spec | None) -> Sequence[Rule]:
+        from providers.azure.guest.rules import rules
+
+        return rules(self._given, spec)

@@ -12,6 +12,7 @@ from publisher.provider import require
 
 if TYPE_CHECKING:
     from publisher.proof.guest import Service
+    from publisher.proof.rules import Rule
 
 
 class Guest:
@@ -21,6 +22,7 @@ class Guest:
     title = "Google Cloud"
 
     def __init__(self, options: GcpOptions | None) -> None:
+        self._given = options
         self._options = options or GcpOptions(project="rehearsal-project", bucket="rehearsal")
 
     def looks(self, spec: Spec) -> Sequence[Look]:
@@ -33,3 +35,8 @@ class Guest:
         from providers.gcp.guest.metadata import Metadata
 
         return Metadata(instance, look, self._options)
+
+    def rules(self, spec: Spec | None) -> Sequence[Rule]:
+        from providers.gcp.guest.rules import rules
+
+        return rules(self._given, spec)

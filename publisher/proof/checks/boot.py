@@ -187,15 +187,13 @@ def console(devices: tuple[str, ...]) -> Check:
     return check
 
 
-def argument(
-    key: str, accepts: Callable[[str], bool], wanted: str, unless: Callable[[Inspection], bool]
-) -> Check:
-    """A kernel argument's last value is accepted, unless that is of no use."""
+def argument(key: str, accepts: Callable[[str], bool], wanted: str) -> Check:
+    """A kernel argument's last value is accepted."""
 
     def check(disk: Inspection) -> Iterator[Evidence]:
         for entry in _default(disk):
             values = entry.values(key)
-            if not (values and accepts(values[-1])) and not unless(disk):
+            if not (values and accepts(values[-1])):
                 shown = f"{key}={values[-1]}" if values else f"no {key}="
                 yield Evidence(
                     f"the kernel is started with {shown}, not with {wanted}",

@@ -1,0 +1,165 @@
+"""What EC2 asks of an image, as far as the disk file shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from providers.aws.options import AwsOptions
+from publisher.model import Severity
+from publisher.proof.checks import agents, boot, cloud_init, initramfs, ssh
+from publisher.proof.inspect.inspection import Inspection
+from publisher.proof.rules import ERROR, WARNING, Evidence, Rule
+
+_EC2 = "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide"
+_MARKETPLACE = (
+    "https://docs.aws.amazon.com/marketplace/latest/userguide/product-and-ami-policies.html"
+)
+_NO_PASSWORD = ("no", "prohibit-password", "without-password", "forced-commands-only")
+
+
+def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
+    """The rules for AMIs registered with `options`; without, nothing is claimed."""
+    key = "targets.aws.ena" if options and options.ena else ""
+
+    def tpm(disk: Inspection) -> Iterator[Evidence]:
+        if options and options.tpm:
+            fault = boot.uefi_fault(disk)
+            if fault is not None:
+                text = f"a NitroTPM needs UEFI: {fault.text}"
+                yield Evidence(text, fault.path, key="targets.aws.tpm")
+            yield from initramfs.present("tpm_crb", key="targets.aws.tpm")(disk)
+
+    def ena(disk: Inspection) -> Iterator[Evidence]:
+        severity = None if key or options is None else Severity.WARNING
+        yield from initramfs.present("ena", key=key, severity=severity)(disk)
+
+    return (
+        Rule(
+            "aws.nvme-driver",
+            ERROR,
+            "The NVMe driver is in the kernel or the initramfs",
+            "On Nitro machines the root volume is an NVMe disk: without the driver the kernel "
+            "does not find it.",
+            "https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html",
+            "add nvme to /etc/initramfs-tools/modules (dracut: add_drivers) and make the "
+            "initramfs again",
+            initramfs.early("nvme"),
+        ),
+        Rule(
+            "aws.xen-driver",
+            WARNING,
+            "The drivers of machine types before Nitro are there",
+            "t2, m4 and others of their time have Xen's disks and network cards.",
+            f"{_EC2}/instance-types.html",
+            "add xen-blkfront to the initramfs, or offer the image for Nitro types only",
+            agents.both(initramfs.early("xen_blkfront"), initramfs.present("xen_netfront")),
+        ),
+        Rule(
+            "aws.network-driver",
+            ERROR,
+            "The driver of the Elastic Network Adapter is there",
+            "Nitro machines have no other network card; an AMI registered with ENA support "
+            "whose guest lacks the driver has no network.",
+            f"{_EC2}/enhanced-networking-ena.html",
+            "install a kernel with the driver ena, or set targets.aws.ena to false",
+            ena,
+        ),
+        Rule(
+            "aws.tpm",
+            ERROR,
+            "An AMI that offers a NitroTPM boots by UEFI and has the driver",
+            "EC2 attaches a NitroTPM only to machines that boot by UEFI, as a TPM 2.0 with the "
+            "command response buffer interface.",
+            f"{_EC2}/enable-nitrotpm-prerequisites.html",
+            "install an EFI loader and a kernel with tpm_crb, or set targets.aws.tpm to false",
+            tpm,
+        ),
+        Rule(
+            "aws.console",
+            WARNING,
+            "The kernel writes to the serial console",
+            "The instance's system log and the EC2 serial console show ttyS0; without it a "
+            "machine that does not boot says nothing.",
+            f"{_EC2}/configure-access-to-serial-console.html",
+            "add console=ttyS0,115200n8 to GRUB_CMDLINE_LINUX and run update-grub in the image",
+            boot.console(("ttyS0",)),
+        ),
+        Rule(
+            "aws.nvme-timeout",
+            WARNING,
+            "I/O to EBS volumes does not time out",
+            "When a volume pauses for longer than the driver's 30 seconds, the file system may "
+            "be mounted read-only.",
+            "https://docs.aws.amazon.com/ebs/latest/userguide/timeout-nvme-ebs-volumes.html",
+            "add nvme_core.io_timeout=4294967295 to GRUB_CMDLINE_LINUX and run update-grub in "
+            "the image",
+            boot.argument(
+                "nvme_core.io_timeout",
+                lambda value: value.isascii() and value.isdigit() and int(value[:12]) >= 255,
+                "nvme_core.io_timeout=4294967295",
+            ),
+        ),
+        Rule(
+            "aws.agent",
+            ERROR,
+            "cloud-init sets an instance up",
+            "Nothing else takes the SSH key and the user-data from EC2's metadata.",
+            f"{_EC2}/user-data.html",
+            "install cloud-init and enable its units",
+            agents.provisioned(),
+        ),
+        Rule(
+            "aws.datasource",
+            ERROR,
+            "cloud-init looks at EC2's metadata",
+            "A datasource_list without Ec2 leaves an instance without key, name and user-data.",
+            "https://docs.cloud-init.io/en/latest/reference/datasources/ec2.html",
+            "add Ec2 to datasource_list, or remove the list",
+            cloud_init.datasource("Ec2"),
+        ),
+        Rule(
+            "aws.early-dhcp",
+            WARNING,
+            "cloud-init can ask for an address before the network is up",
+            "The datasource Ec2 reads the metadata with an address of its own and configures the "
+            "network from it; without a client it falls back to a later stage.",
+            "https://docs.cloud-init.io/en/latest/reference/datasources/ec2.html",
+            "install isc-dhcp-client, or dhcpcd-base for cloud-init 24.1 and newer",
+            cloud_init.early_dhcp,
+        ),
+        Rule(
+            "aws.ssh-passwords",
+            WARNING,
+            "SSH takes no passwords",
+            "AWS Marketplace refuses AMIs that let anybody log in by password.",
+            _MARKETPLACE,
+            "set PasswordAuthentication no in /etc/ssh/sshd_config",
+            ssh.setting("PasswordAuthentication", "yes", lambda value: value == "no", "no"),
+        ),
+        Rule(
+            "aws.ssh-root",
+            WARNING,
+            "root can't log in by password",
+            "AWS Marketplace refuses AMIs that let root log in by password.",
+            _MARKETPLACE,
+            "set PermitRootLogin no in /etc/ssh/sshd_config",
+            ssh.setting("PermitRootLogin", "prohibit-password", _NO_PASSWORD.__contains__, "no"),
+        ),
+        Rule(
+            "aws.foreign-agent",
+            WARNING,
+            "No other cloud's agent is installed",
+            "An agent that waits for another cloud's metadata delays the boot, and may change "
+            "users and the network.",
+            f"{_EC2}/building-shared-amis.html",
+            "remove the package",
+            agents.both(
+                agents.foreign("azure", "the Azure Linux agent", ("/usr/sbin/waagent",)),
+                agents.foreign(
+                    "gcp",
+                    "Google's guest agent",
+                    ("/usr/bin/google_guest_agent", "/usr/bin/google_guest_agent_manager"),
+                ),
+            ),
+        ),
+    )

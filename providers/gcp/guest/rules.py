@@ -1,0 +1,169 @@
+"""What Compute Engine asks of an image, as far as the disk file shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from providers.gcp.guest.features import lacks
+from providers.gcp.options import GcpOptions, features
+from publisher.model import Spec
+from publisher.proof.checks import agents, boot, cloud_init, initramfs, ssh
+from publisher.proof.inspect.inspection import Inspection
+from publisher.proof.rules import ERROR, NOTE, WARNING, Evidence, Rule
+
+_COMPUTE = "https://cloud.google.com/compute/docs"
+_CUSTOM = f"{_COMPUTE}/import/import-existing-image"
+_KEY = "targets.gcp.guest_os_features"
+_WORTH = ("GVNIC", "IDPF", "SEV_CAPABLE", "SEV_SNP_CAPABLE", "TDX_CAPABLE", "UEFI_COMPATIBLE")
+"""Features without which machine types or services can't be had."""
+
+
+def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
+    """The rules for images registered with `options`; without, nothing is claimed."""
+    claimed = () if options is None or spec is None else features(options, spec)
+
+    def claims(disk: Inspection) -> Iterator[Evidence]:
+        if not claimed:
+            return
+        for feature, lack in lacks(disk).items():
+            if feature in claimed and lack:
+                yield Evidence(f"{feature} is claimed, but {lack}", key=_KEY)
+
+    def unclaimed(disk: Inspection) -> Iterator[Evidence]:
+        for feature, lack in lacks(disk).items():
+            if feature in _WORTH and feature not in claimed and claimed and not lack:
+                yield Evidence(f"the disk supports {feature}, which is not claimed", key=_KEY)
+
+    def table(disk: Inspection) -> Iterator[Evidence]:
+        if disk.table().scheme == "none":
+            yield Evidence("the disk has no partition table")
+
+    return (
+        Rule(
+            "gcp.disk-driver",
+            ERROR,
+            "The virtio-scsi driver is in the kernel or the initramfs",
+            "The boot disk is a virtio-scsi disk on most machine types: without the driver the "
+            "kernel does not find it.",
+            _CUSTOM,
+            "add virtio_scsi and virtio_pci to /etc/initramfs-tools/modules (dracut: "
+            "add_drivers) and make the initramfs again",
+            initramfs.early("virtio_pci", "virtio_scsi"),
+        ),
+        Rule(
+            "gcp.nvme-driver",
+            WARNING,
+            "The NVMe driver is in the kernel or the initramfs",
+            "Machine types of the third and later generations (C3, N4 and others) and "
+            "Confidential VMs have NVMe disks only.",
+            f"{_COMPUTE}/disks/about-nvme",
+            "add nvme to /etc/initramfs-tools/modules (dracut: add_drivers) and make the "
+            "initramfs again",
+            initramfs.early("nvme"),
+        ),
+        Rule(
+            "gcp.network-driver",
+            ERROR,
+            "The virtio-net driver is there",
+            "It is the network card of most machine types.",
+            _CUSTOM,
+            "install a kernel with the driver virtio_net",
+            initramfs.present("virtio_net"),
+        ),
+        Rule(
+            "gcp.gvnic-driver",
+            WARNING,
+            "The gVNIC driver is there",
+            "Machine types of the third and later generations have no other network card.",
+            f"{_COMPUTE}/networking/using-gvnic",
+            "install a kernel with the driver gve (Linux 5.4 or newer)",
+            initramfs.present("gve"),
+        ),
+        Rule(
+            "gcp.features",
+            ERROR,
+            "The guest supports the guest OS features that the pipeline claims",
+            "Compute Engine gives a machine the hardware that the features ask for; a guest "
+            "without the support for it does not boot or has no network.",
+            f"{_COMPUTE}/images/create-custom#guest-os-features",
+            "leave the feature out of targets.gcp.guest_os_features, or install what it needs",
+            claims,
+        ),
+        Rule(
+            "gcp.features-unclaimed",
+            NOTE,
+            "The pipeline claims the guest OS features that the guest supports",
+            "Machine types and services that need the feature can't be had with the image.",
+            f"{_COMPUTE}/images/create-custom#guest-os-features",
+            "add the feature to targets.gcp.guest_os_features",
+            unclaimed,
+        ),
+        Rule(
+            "gcp.partition-table",
+            ERROR,
+            "The disk has a partition table",
+            "Compute Engine boots a disk by its MBR, or by a GPT.",
+            _CUSTOM,
+            "put the file system into a partition of a disk with a GPT",
+            table,
+        ),
+        Rule(
+            "gcp.console",
+            WARNING,
+            "The kernel writes to the serial console",
+            "The serial port output and the interactive console show ttyS0; without it a machine "
+            "that does not boot says nothing.",
+            f"{_COMPUTE}/troubleshooting/troubleshooting-using-serial-console",
+            "add console=ttyS0,38400n8d to GRUB_CMDLINE_LINUX and run update-grub in the image",
+            boot.console(("ttyS0", "ttyAMA0")),
+        ),
+        Rule(
+            "gcp.agent",
+            ERROR,
+            "Google's guest agent or cloud-init sets an instance up",
+            "Nothing else takes SSH keys, host name and scripts from the metadata server.",
+            f"{_COMPUTE}/images/guest-environment",
+            "install google-guest-agent, or cloud-init with its units enabled",
+            agents.provisioned(
+                "/usr/bin/google_guest_agent", "/usr/bin/google_guest_agent_manager"
+            ),
+        ),
+        Rule(
+            "gcp.datasource",
+            ERROR,
+            "cloud-init looks at the metadata server",
+            "A datasource_list without GCE leaves an instance without key, name and user-data.",
+            "https://docs.cloud-init.io/en/latest/reference/datasources/gce.html",
+            "add GCE to datasource_list, or remove the list",
+            cloud_init.datasource("GCE"),
+        ),
+        Rule(
+            "gcp.early-dhcp",
+            WARNING,
+            "cloud-init can ask for an address before the network is up",
+            "The datasource GCE reads the metadata with an address of its own; without a client "
+            "it falls back to a later stage.",
+            "https://docs.cloud-init.io/en/latest/reference/datasources/gce.html",
+            "install isc-dhcp-client, or dhcpcd-base for cloud-init 24.1 and newer",
+            cloud_init.early_dhcp,
+        ),
+        Rule(
+            "gcp.ssh-root",
+            WARNING,
+            "root can't log in over SSH",
+            "Google's own images refuse it: people log in as themselves and use sudo.",
+            f"{_COMPUTE}/connect/root-ssh",
+            "set PermitRootLogin no in /etc/ssh/sshd_config",
+            ssh.setting("PermitRootLogin", "prohibit-password", lambda v: v == "no", "no"),
+        ),
+        Rule(
+            "gcp.foreign-agent",
+            WARNING,
+            "No other cloud's agent is installed",
+            "An agent that waits for another cloud's metadata delays the boot, and may change "
+            "users and the network.",
+            _CUSTOM,
+            "remove the package",
+            agents.foreign("azure", "the Azure Linux agent", ("/usr/sbin/waagent",)),
+        ),
+    )
