@@ -81,6 +81,7 @@ COMMANDS = [
     "migrate",
     "export",
     "rehearse",
+    "secrets",
     "list",
     "show",
     "doctor",

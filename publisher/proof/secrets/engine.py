@@ -14,7 +14,8 @@ from publisher.disks.raw import Reader
 from publisher.errors import HostError
 from publisher.model import MIB, Disk
 from publisher.proof.secrets.known import ANCHOR, Known, Trace
-from publisher.proof.secrets.rules import REACH, RULES, Rule
+from publisher.proof.secrets.rule import REACH, Rule
+from publisher.proof.secrets.rules import RULES
 from publisher.task import Task
 
 if TYPE_CHECKING:
