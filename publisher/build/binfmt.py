@@ -11,7 +11,7 @@ from pathlib import Path
 from publisher.build.namespace import Namespace
 from publisher.errors import HostError
 from publisher.vm.arch import Platform, is_native
-from publisher.vm.host import require
+from publisher.vm.host import require_emulator
 from publisher.vm.process import command
 
 _STATUS = 42
@@ -63,7 +63,7 @@ def program(platform: Platform) -> bytes:
 def entry(platform: Platform, emulator: str) -> str:
     """The line to register: programs, static or not, by their ELF header. The name
     is the one by which mmdebstrap looks for it."""
-    name = platform.user_emulator.removesuffix("-static")
+    name = f"qemu-{platform.arch}"
     machine = struct.pack("<H", platform.elf_machine)
     magic = b"\x7fELF\2\1\1".ljust(16, b"\0") + b"\2\0" + machine
     mask = b"\xff" * 7 + b"\0" + b"\xff" * 8 + b"\xfe\xff\xff\xff"
@@ -108,7 +108,7 @@ def emulating(owner: Namespace, platform: Platform, directory: Path) -> Namespac
     Raises HostError that says what to install or to allow."""
     if is_native(platform.arch):
         return owner
-    emulator = require(platform.user_emulator)
+    emulator = require_emulator(platform)
     why = ""
     for candidate in (owner, private(owner, platform, emulator)):
         why = _refusal(candidate, platform, directory)
@@ -117,6 +117,6 @@ def emulating(owner: Namespace, platform: Platform, directory: Path) -> Namespac
     raise HostError(
         f"programs for {platform.arch} don't run here, so Debian can't be installed ({why})",
         key="image.arch",
-        hint=f"register {platform.user_emulator} with the kernel as root (on Debian: "
-        f"apt-get install --reinstall {platform.user_emulator_package}), or use Linux 6.7 or newer",
+        hint=f"register {emulator} with the kernel as root (on Debian: "
+        f"apt-get install --reinstall {platform.emulator_package}), or use Linux 6.7 or newer",
     )

@@ -185,6 +185,9 @@ def _changed(kept: Installation, task: Task) -> str:
 _SETUP = r"""#!/bin/sh
 set -eu
 cp "$2" "$1/etc/apt/preferences.d/absent"
+# whoever cuts the power installs it anew
+mkdir -p "$1/etc/dpkg/dpkg.cfg.d"
+echo force-unsafe-io > "$1/etc/dpkg/dpkg.cfg.d/unsafe-io"
 root=$1
 shift 2
 for directory; do
@@ -222,7 +225,7 @@ if [ -e "$root/usr/share/doc/grub-efi-arm64" ]; then
     printf 'grub-efi-arm64 grub2/%s boolean %s\n' force_efi_extra_removable true \
         update_nvram false | chroot "$root" debconf-set-selections
 fi
-rm -f "$root/etc/apt/preferences.d/absent"
+rm -f "$root/etc/apt/preferences.d/absent" "$root/etc/dpkg/dpkg.cfg.d/unsafe-io"
 chroot "$root" grub-editenv /boot/grub/grubenv create
 cp "$root/etc/apt/sources.list" "$results/sources.list"
 # the further archives were read with keys outside of the tree

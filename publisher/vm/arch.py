@@ -17,8 +17,8 @@ class Platform:
     preferred first; `efi_secure` holds Microsoft's keys and enforces them.
     `cpu` is the model under emulation, `panic` the device by which a guest tells
     that its kernel panicked, `consoles` are the serial consoles of QEMU and of the
-    clouds, the one of QEMU last. `user_emulator` runs programs on other hosts;
-    `elf_machine` is their e_machine.
+    clouds, the one of QEMU last. `emulators` run programs on other hosts, the
+    preferred first; `elf_machine` is their e_machine.
     """
 
     arch: Arch
@@ -28,8 +28,8 @@ class Platform:
     machine: str
     cpu: str
     panic: str
-    user_emulator: str
-    user_emulator_package: str
+    emulators: tuple[str, ...]
+    emulator_package: str
     elf_machine: int
     efi: tuple[tuple[str, str], ...]
     efi_secure: tuple[tuple[str, str], ...]
@@ -51,8 +51,8 @@ PLATFORMS: dict[Arch, Platform] = {
         machine="q35,graphics=off",
         cpu="max",
         panic="pvpanic",
-        user_emulator="qemu-x86_64-static",
-        user_emulator_package="qemu-user-static",
+        emulators=("qemu-x86_64-static", "qemu-x86_64"),
+        emulator_package="qemu-user-static",
         elf_machine=62,
         efi=(
             ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
@@ -80,8 +80,8 @@ PLATFORMS: dict[Arch, Platform] = {
         # architecture; emulating the signed pointers of "max" takes much longer
         cpu="neoverse-n1",
         panic="pvpanic-pci",
-        user_emulator="qemu-aarch64-static",
-        user_emulator_package="qemu-user-static",
+        emulators=("qemu-aarch64-static", "qemu-aarch64"),
+        emulator_package="qemu-user-static",
         elf_machine=183,
         efi=(("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),),
         efi_secure=(("/usr/share/AAVMF/AAVMF_CODE.ms.fd", "/usr/share/AAVMF/AAVMF_VARS.ms.fd"),),

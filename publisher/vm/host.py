@@ -88,6 +88,26 @@ def efi_firmware(platform: Platform, *, secure: bool = False) -> tuple[Path, Pat
     )
 
 
+def emulator(platform: Platform) -> str | None:
+    """The path of what runs that architecture's programs on another host. One that
+    needs libraries is none: it would not find them in an installation."""
+    for name in platform.emulators:
+        path = which(name)
+        if path is not None:
+            with open(path, "rb") as file:
+                if b"/ld-linux" not in file.read(4096):
+                    return path
+    return None
+
+
+def require_emulator(platform: Platform) -> str:
+    """Its path. Raises HostError with its Debian package when it is missing."""
+    path = emulator(platform)
+    if path is None:
+        raise _missing(platform.emulators[0])
+    return path
+
+
 def requirements(arch: Arch = "x86_64", *, user: bool | None = None) -> Sequence[Requirement]:
     """Everything that building and booting needs, present or not.
 
@@ -97,13 +117,14 @@ def requirements(arch: Arch = "x86_64", *, user: bool | None = None) -> Sequence
     commands = [(platform.qemu, "runs the guest", platform.qemu_package), *_COMMANDS]
     if by_user:
         commands += _USER_COMMANDS
-    if not is_native(arch):
-        why = f"runs Debian's programs for {arch} while they get installed"
-        commands.append((platform.user_emulator, why, platform.user_emulator_package))
     found = [
         Requirement(name, why, package, which(name) is not None) for name, why, package in commands
     ]
     found += [Requirement(name, why, package, Path(name).exists()) for name, why, package in _FILES]
+    if not is_native(arch):
+        why = f"runs Debian's programs for {arch} while they get installed"
+        present = emulator(platform) is not None
+        found.append(Requirement(platform.emulators[0], why, platform.emulator_package, present))
     code, variables = platform.efi[0]
     present = any(Path(c).is_file() and Path(v).is_file() for c, v in platform.efi)
     found.append(

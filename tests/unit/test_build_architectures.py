@@ -110,9 +110,9 @@ def test_the_trial_program_says_that_it_ran(platform: Platform, tmp_path: Path) 
     path = tmp_path / "program"
     path.write_bytes(binfmt.program(platform))
     path.chmod(0o755)
-    emulator = [] if platform is HERE else [host.which(platform.user_emulator)]
+    emulator = [] if platform is HERE else [host.emulator(platform)]
     if None in emulator:
-        pytest.skip(f"{platform.user_emulator} is missing")
+        pytest.skip(f"{platform.emulators[0]} is missing")
     assert subprocess.run([*filter(None, emulator), str(path)]).returncode == 42
 
 
@@ -132,7 +132,7 @@ def test_native_programs_need_no_emulator(tmp_path: Path) -> None:
 def test_a_host_that_runs_them_already_is_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(binfmt, "require", lambda _: "/bin/emulator")
+    monkeypatch.setattr(binfmt, "require_emulator", lambda _: "/bin/emulator")
     runs = namespace.Namespace("runs", ("sh", "-c", "exit 42", "sh"))
     assert binfmt.emulating(runs, FOREIGN, tmp_path) is runs
 
@@ -140,12 +140,12 @@ def test_a_host_that_runs_them_already_is_left_as_it_is(
 def test_a_host_that_cannot_says_what_to_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(binfmt, "require", lambda _: "/bin/emulator")
+    monkeypatch.setattr(binfmt, "require_emulator", lambda _: "/bin/emulator")
     refuses = namespace.Namespace("no", ("sh", "-c", "echo not permitted >&2; exit 1", "--user"))
     with pytest.raises(HostError, match=r"don't run here.*\(not permitted\)") as caught:
         binfmt.emulating(refuses, FOREIGN, tmp_path)
     assert caught.value.key == "image.arch"
-    assert FOREIGN.user_emulator_package in caught.value.hint
+    assert FOREIGN.emulator_package in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,17 +153,28 @@ def test_only_a_foreign_architecture_needs_the_emulator() -> None:
     def names(platform: Platform) -> set[str]:
         return {requirement.name for requirement in host.requirements(platform.arch)}
 
-    assert FOREIGN.user_emulator in names(FOREIGN)
+    assert FOREIGN.emulators[0] in names(FOREIGN)
     assert FOREIGN.qemu in names(FOREIGN)
-    assert not {FOREIGN.user_emulator, FOREIGN.qemu} & names(HERE)
+    assert not {FOREIGN.emulators[0], FOREIGN.qemu} & names(HERE)
 
 
 def test_a_missing_emulator_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "which", lambda _: None)
-    for command, package in (
-        (FOREIGN.user_emulator, FOREIGN.user_emulator_package),
-        (FOREIGN.qemu, FOREIGN.qemu_package),
-    ):
-        with pytest.raises(HostError, match=f"{command} is not installed") as caught:
-            host.require(command)
-        assert f"package {package}" in caught.value.hint
+    with pytest.raises(HostError, match=f"{FOREIGN.qemu} is not installed") as caught:
+        host.require(FOREIGN.qemu)
+    assert f"package {FOREIGN.qemu_package}" in caught.value.hint
+    with pytest.raises(HostError, match=f"{FOREIGN.emulators[0]} is not installed") as caught:
+        host.require_emulator(FOREIGN)
+    assert f"package {FOREIGN.emulator_package}" in caught.value.hint
+
+
+def test_an_emulator_that_needs_libraries_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in (("static", b"\x7fELF"), ("shared", b"\x7fELF...../lib64/ld-linux-x.so")):
+        (tmp_path / name).write_bytes(content)
+    given = dict(zip(FOREIGN.emulators, (None, str(tmp_path / "shared")), strict=True))
+    monkeypatch.setattr(host, "which", given.get)
+    assert host.emulator(FOREIGN) is None
+    given[FOREIGN.emulators[1]] = str(tmp_path / "static")
+    assert host.emulator(FOREIGN) == str(tmp_path / "static")
