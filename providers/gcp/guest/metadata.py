@@ -158,6 +158,7 @@ class Metadata:
             seconds = request.args.get("timeout_sec", "")
             if seconds and not (seconds.isascii() and seconds.isdigit()):
                 return _error(400, "Invalid timeout_sec.")
+            self._diary.note("agent", f"waits for a change of {request.path}")
             node = self._wait(parts, request.args.get("last_etag", ""), seconds) or node
         self._note(request, node, parts, recursive=recursive)
         name = parts[-1] if parts else ""
