@@ -140,8 +140,7 @@ def test_a_file_alone_is_run(publish: Command, words: list[str]) -> None:
         (
             ["qqq"],
             "error: there is no command or file 'qqq'\n"
-            "  hint: known are: run, build, plan, migrate, export, list, show, doctor, sandbox, "
-            "cache, schema\n",
+            f"  hint: known are: {', '.join(COMMANDS)}\n",
         ),
         (["run"], "error: missing argument 'FILE'\n  hint: see publish run --help\n"),
         (
