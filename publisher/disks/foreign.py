@@ -43,6 +43,14 @@ def is_packed(path: Path) -> bool:
     return ova.is_ova(path)
 
 
+def opening(path: Path, check: Callable[[], None]) -> tuple[list[str], dict[str, Any]]:
+    """The arguments (`-f FORMAT` and a name) by which qemu's tools open a file for
+    reading, and what `describe` says of it, with the same refusals."""
+    source = _Source(path, check=check)
+    info = source.examine()
+    return [*source.options(info["format"]), source.name], info
+
+
 class _Source:
     """A disk file as qemu-img is to open it: by its name; with the format where
     qemu-img's guess is wrong; as a part of the file for the disk in an OVA."""

@@ -82,6 +82,7 @@ COMMANDS = [
     "export",
     "rehearse",
     "secrets",
+    "lint",
     "list",
     "show",
     "doctor",
