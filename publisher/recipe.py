@@ -13,7 +13,7 @@ from pydantic import Field
 from publisher.build_steps import Ansible, BuildStep, Copy, Script
 from publisher.errors import PipelineError
 from publisher.installer import Installer
-from publisher.model import Firmware
+from publisher.model import Arch, Firmware
 from publisher.secret import Secret
 from publisher.section import Section, Size
 from publisher.sources import Command, Debian, Disk, Source
@@ -31,6 +31,7 @@ __all__ = [
     "Secret",
     "Section",
     "Source",
+    "bootable",
     "describe",
     "digest_tree",
     "fingerprint",
@@ -45,7 +46,8 @@ class Recipe(Section):
     source: Source = Field(description="Where the disk comes from.")
     size: Size = Field(description='Virtual size of the disk, such as "10GiB".')
     firmware: Firmware = Field(
-        "bios+uefi", description="How the disk boots: bios, uefi, or bios+uefi."
+        "bios+uefi",
+        description="How the disk boots: bios, uefi, or bios+uefi. aarch64 has only uefi.",
     )
     steps: tuple[BuildStep, ...] = Field((), description="What to do inside the running machine.")
 
@@ -55,6 +57,20 @@ class Recipe(Section):
         return (
             bool(self.steps) or self.source.debian is not None or self.source.installer is not None
         )
+
+
+def bootable(firmware: Firmware, arch: Arch) -> Firmware:
+    """Those of a recipe's ways to boot that the architecture has: no ARM machine, of
+    QEMU or of any cloud, has a BIOS.
+
+    Raises PipelineError when it has none of them."""
+    if arch == "x86_64" or firmware == "uefi":
+        return firmware
+    if firmware == "bios":
+        raise PipelineError(
+            f"{arch} has no BIOS", key="build.firmware", hint='write firmware = "uefi"'
+        )
+    return "uefi"
 
 
 def _walk(path: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from publisher.build import files, grub, partition
 from publisher.build.identity import Identity
 from publisher.build.namespace import Namespace
 from publisher.build.workspace import Workspace
-from publisher.errors import BuildError, PipelineError
+from publisher.errors import BuildError
 from publisher.model import MIB, SECTOR, Firmware
 from publisher.task import Task
 from publisher.vm import process
@@ -60,19 +60,6 @@ mke2fs -q -F -t ext4 -L root -U "$7" -m 1 -d root \
     -E "offset=$5,hash_seed=$8,nodiscard,lazy_itable_init=0,lazy_journal_init=0" "$4" "$6k"
 rm -rf root
 """
-
-
-def bootable(firmware: Firmware, platform: Platform) -> Firmware:
-    """Those of the recipe's ways to boot that the architecture has.
-
-    Raises PipelineError when it has none of them."""
-    if platform.bios or firmware == "uefi":
-        return firmware
-    if firmware == "bios":
-        raise PipelineError(
-            f"{platform.arch} has no BIOS", key="build.firmware", hint='write firmware = "uefi"'
-        )
-    return "uefi"
 
 
 def root_room(size: int) -> int:
@@ -130,7 +117,7 @@ def assemble(
     task: Task,
 ) -> Path:
     """Make the disk: a raw, sparse file of `size` bytes in the workspace. `firmware`
-    is what `bootable` made of the recipe's.
+    is what recipe.bootable made of the recipe's.
 
     Raises BuildError when `size` is too small for the installation."""
     needed = smallest(tree.stat().st_size)

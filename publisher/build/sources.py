@@ -14,7 +14,7 @@ from publisher.errors import BuildError
 from publisher.fetch import Digest
 from publisher.locations import Original
 from publisher.model import Spec
-from publisher.recipe import Recipe
+from publisher.recipe import Recipe, bootable
 from publisher.task import Task
 from publisher.vm.arch import Platform
 
@@ -50,7 +50,7 @@ def install(
 ) -> debian.Installation | None:
     """What is kept between builds and may have changed in the archive; None for
     other sources than `debian`. Raises BuildError, HostError, PipelineError."""
-    layout.bootable(recipe.firmware, platform)
+    bootable(recipe.firmware, platform.arch)
     source = recipe.source.debian
     if source is None:
         return None
@@ -83,7 +83,7 @@ def prepare(
             tree.tree,
             recipe.size,
             identity.derive(spec.name, spec.version),
-            layout.bootable(recipe.firmware, platform),
+            bootable(recipe.firmware, platform.arch),
             platform,
             owner,
             workspace,

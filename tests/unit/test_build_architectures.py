@@ -12,6 +12,7 @@ from publisher.build import binfmt, debian, files, identity, layout, namespace, 
 from publisher.build.grow import partitions
 from publisher.errors import HostError, PipelineError
 from publisher.model import GIB, Arch
+from publisher.recipe import bootable
 from publisher.vm import host
 from publisher.vm.arch import PLATFORMS, Platform, is_native
 from publisher.vm.probe import GUESTS
@@ -69,18 +70,18 @@ def test_the_tree_is_prepared_before_any_package(tmp_path: Path) -> None:
 def test_a_disk_boots_in_those_ways_that_its_architecture_has(
     firmware: str, platform: Platform, made: str
 ) -> None:
-    assert layout.bootable(firmware, platform) == made  # type: ignore[arg-type]
+    assert bootable(firmware, platform.arch) == made  # type: ignore[arg-type]
 
 
 def test_bios_alone_is_refused_where_there_is_none() -> None:
     with pytest.raises(PipelineError, match="aarch64 has no BIOS") as caught:
-        layout.bootable("bios", ARM)
+        bootable("bios", "aarch64")
     assert caught.value.key == "build.firmware"
     assert 'firmware = "uefi"' in caught.value.hint
 
 
 def test_a_disk_without_bios_has_no_partition_for_it_and_names_its_root(tmp_path: Path) -> None:
-    made = layout.partitions(IDENTITY, layout.bootable("bios+uefi", ARM), ARM, 2 * GIB)
+    made = layout.partitions(IDENTITY, bootable("bios+uefi", "aarch64"), ARM, 2 * GIB)
     assert {part.kind for part in made} == {partition.ESP, partition.ROOT["aarch64"]}
     head, tail = partition.table(IDENTITY.disk, 2 * GIB, made)
     disk = tmp_path / "disk"
