@@ -38,8 +38,9 @@ def preview(plan: Plan, *, state: Path) -> Sequence[Preview]:
     """What a run would do, from the journal alone: no network, nothing written."""
     outcomes = read_outcomes(release_directory(state, plan.name, plan.version))
     previews = resolve(plan, outcomes, Store(state), None, _when)
+    before: dict[str, str] = {}
     return [
-        dataclasses.replace(item, parts=steps.preview_build(item.step, Store(state)))
+        dataclasses.replace(item, parts=steps.preview_build(item.step, Store(state), before))
         if item.step.kind == "build" and item.action == "run"
         else item
         for item in previews

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -105,12 +105,15 @@ def _built_as(step: Step, spec: Spec) -> Spec:
     return dataclasses.replace(spec, name=step.inputs.get(BUILT_AS, spec.name))
 
 
-def preview_build(step: Step, store: Store) -> tuple[tuple[str, str, str], ...]:
-    """Which steps of a build would be resumed from a checkpoint, and why not the others."""
+def preview_build(
+    step: Step, store: Store, before: MutableMapping[str, str]
+) -> tuple[tuple[str, str, str], ...]:
+    """Which steps of a build would be resumed from a checkpoint, and why not the others;
+    `before` is as in `explain`."""
     from publisher.build.explain import explain
 
     spec = _built_as(step, Spec.from_json(step.inputs["spec"]))
-    return explain(_recipe(step), spec, Path(step.local["directory"]), store)
+    return explain(_recipe(step), spec, Path(step.local["directory"]), store, before, step.id)
 
 
 def build(step: Step, context: Context, task: Task) -> Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from publisher.build.builder import MEMORY
@@ -16,11 +16,18 @@ from publisher.vm.arch import platform_of
 
 
 def explain(
-    recipe: Recipe, spec: Spec, directory: Path, store: Store
+    recipe: Recipe,
+    spec: Spec,
+    directory: Path,
+    store: Store,
+    before: MutableMapping[str, str],
+    build: str,
 ) -> tuple[tuple[str, str, str], ...]:
     """(title, "reuse" or "run", reason) for the boot and for every step.
 
     Asks nobody: the archive is taken to be as it was for the newest checkpoint.
+    `before` has what builds that are done before this one will leave: the keys of
+    checkpoints, and the build that makes them; those of this `build` are added.
     Empty where this machine can't build, or nothing would be booted.
     """
     if host.which(platform_of(spec.arch).qemu) is None:
@@ -36,8 +43,17 @@ def explain(
     resumed = found[0] if found is not None else -1
     titles = ["boot", *(f"step {n}: {level.title}" for n, level in enumerate(path[1:], 1))]
     reasons = kept.why(spec.name, path)
+    made = max((n for n, level in enumerate(path) if level.key in before), default=-1)
+    if made > resumed:
+        resumed = made
+        reasons = [*("" for _ in path[: made + 1]), *("not built yet" for _ in path[made + 1 :])]
+        where = f"resumed from here, which {before[path[made].key]} makes"
+    else:
+        where = "resumed from here"
+    for level in path:
+        before.setdefault(level.key, build)
     return tuple(
-        (title, "reuse", "in the checkpoint" if index < resumed else "resumed from here")
+        (title, "reuse", "in the checkpoint" if index < resumed else where)
         if index <= resumed
         else (title, "run", reason or "what comes before is done again")
         for index, (title, reason) in enumerate(zip(titles, reasons, strict=True))

@@ -61,7 +61,7 @@ def run(
 
     terminal.check(on_error, json=json)
     drawn, names = _drawn(file, settings, only, variants, archs, sandbox=sandbox)
-    check_builds(builds)
+    check_builds(builds, interactive=on_error == "shell")
     _execute(
         drawn,
         names,

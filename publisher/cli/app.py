@@ -81,6 +81,9 @@ def run(
 def build(
     file: File,
     settings: Set = None,
+    variants: Variants = None,
+    archs: Archs = None,
+    builds: Builds = 1,
     on_error: OnError = "cleanup",
     state: State = None,
     json: Json = False,
@@ -93,6 +96,9 @@ def build(
     building.run(
         file,
         settings=settings or [],
+        variants=variants or [],
+        archs=archs or [],
+        builds=builds,
         on_error=on_error,
         state=state_directory(state),
         json=json,

@@ -19,6 +19,9 @@ def run(
     file: Path,
     *,
     settings: Sequence[str],
+    variants: Sequence[str],
+    archs: Sequence[str],
+    builds: int,
     on_error: str,
     state: Path,
     json: bool,
@@ -26,11 +29,14 @@ def run(
 ) -> None:
     import publisher.plan
     import publisher.run
+    from publisher.executors.slots import check_builds
 
     terminal.check(on_error, json=json)
     # a variable that only a cloud's options need may be missing: no cloud is asked
     pipeline = load(file, settings=settings, environ=os.environ, defaults=sandbox_defaults)
+    pipeline = pipeline.choose(variants, archs)
     validate(pipeline)
+    check_builds(builds, interactive=on_error == "shell")
     drawn = publisher.plan.builds(publisher.plan.plan(pipeline))
     with cancelling() as cancellation, screen(json=json, plain=plain) as sink:
         made = publisher.run.build(
@@ -39,9 +45,12 @@ def run(
             sink=sink,
             cancellation=cancellation,
             on_error=terminal.on_error(on_error, sink),
+            builds=builds,
         )
     if not json:
         for disk in made:
+            if len(made) > 1:
+                tables.write(disk.step.removesuffix(".build"), "bold")
             _write(disk)
 
 

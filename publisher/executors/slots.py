@@ -31,10 +31,17 @@ class Slots:
         return None
 
 
-def check_builds(builds: int) -> None:
-    """Raise UsageError for more builds than this machine has cores and memory for."""
+def check_builds(builds: int, *, interactive: bool = False) -> None:
+    """Raise UsageError for more builds than this machine has cores and memory for, and
+    for more than one where each may ask for the terminal."""
     from publisher.build.builder import MEMORY
 
+    if builds > 1 and interactive:
+        raise UsageError(
+            "two builds at once can't both open a shell",
+            key="--builds",
+            hint="leave it out, or use --on-error=keep",
+        )
     cores = len(os.sched_getaffinity(0))
     room = _available() // ((MEMORY + OVERHEAD) * MIB)
     most = max(1, min(cores, room))

@@ -32,7 +32,8 @@ def manifest(demo: Ended) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def sealed(manifest: dict[str, Any], state: Path) -> Disk:
-    disk = Store(state).get(manifest["digest"])
+    (flavour,) = manifest["flavours"]
+    disk = Store(state).get(flavour["digest"])
     assert disk is not None
     return disk
 

@@ -122,15 +122,22 @@ def test_an_explanation_names_what_hits_and_what_changed(
         return Recipe.model_validate({"source": {"debian": {}}, "size": "2GiB", "steps": steps})
 
     spec, store = Spec("demo", "1"), Store(tmp_path)
-    before = explain(recipe("a", "b"), spec, tmp_path, store)
+    before = explain(recipe("a", "b"), spec, tmp_path, store, {}, "build")
     assert before[0][1:] == ("run", "not built yet")
     path = levels_of(recipe("a", "b"), spec, {"url": "digest"}, chosen, MEMORY, tmp_path)
     with Checkpoints(tmp_path / "store") as kept:
         for depth in (1, 2, 3):
             keep(kept, path[:depth])
-    assert explain(recipe("a", "x", "c"), spec, tmp_path, store) == (
+    coming: dict[str, str] = {}
+    assert explain(recipe("a", "x", "c"), spec, tmp_path, store, coming, "dev.build") == (
         ("boot", "reuse", "in the checkpoint"),
         ("step 1: run a", "reuse", "resumed from here"),
         ("step 2: run x", "run", "changed: run"),
         ("step 3: run c", "run", "run x is done again"),
+    )
+    assert explain(recipe("a", "x", "d"), spec, tmp_path, store, coming, "prod.build") == (
+        ("boot", "reuse", "in the checkpoint"),
+        ("step 1: run a", "reuse", "in the checkpoint"),
+        ("step 2: run x", "reuse", "resumed from here, which dev.build makes"),
+        ("step 3: run d", "run", "not built yet"),
     )

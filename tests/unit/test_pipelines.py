@@ -27,9 +27,11 @@ def test_a_sample_gives_a_plan_that_verifies_each_target_before_any_release(samp
     pipeline = load(sample, environ=ENVIRONMENT)
     validate(pipeline)
     steps = plan(pipeline).steps
-    for target in pipeline.targets:
-        kinds = [step.kind for step in steps if step.lane == target]
-        assert {"upload", "register", "verify", "release"} <= set(kinds)
+    for flavour in pipeline.flavours:
+        for target in flavour.targets:
+            lane = ".".join(filter(None, (flavour.label, target)))
+            kinds = [step.kind for step in steps if step.lane == lane]
+            assert {"upload", "register", "verify", "release"} <= set(kinds)
     order = [step.kind for step in steps]
     assert max(i for i, kind in enumerate(order) if kind == "verify") < order.index("release")
 
@@ -38,6 +40,18 @@ def test_the_demo_needs_no_variable_in_the_sandbox() -> None:
     pipeline = load(PIPELINES / "demo.toml", environ={}, defaults=sandbox_defaults)
     validate(pipeline)
     assert list(pipeline.targets) == ["aws", "gcp", "azure"]
+
+
+def test_the_variants_share_their_first_steps_and_differ_in_the_rest() -> None:
+    pipeline = load(PIPELINES / "variants.toml", environ=ENVIRONMENT)
+    steps = {f.label: [step.model_dump_json() for step in f.build.steps] for f in pipeline.flavours}
+    assert list(steps) == ["dev", "test", "prod-x86_64", "prod-aarch64"]
+    shared = {tuple(given[:2]) for given in steps.values()}
+    assert len(shared) == 1
+    assert len({tuple(given) for given in steps.values()}) == 3
+    dev = pipeline.flavours[0]
+    assert list(dev.targets) == ["aws"]
+    assert dev.audience("aws").kind == "private"
 
 
 def test_the_ci_sample_without_its_version_says_which_variable_is_missing() -> None:
