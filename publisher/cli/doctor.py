@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from publisher import provider
+from publisher.build import binfmt, namespace
 from publisher.cli import packages
 from publisher.cli.signals import cancelling
 from publisher.cli.tables import write_table
@@ -29,6 +30,7 @@ from publisher.pipeline import Flavour, Pipeline, load, validate
 from publisher.provider import Emulated, Options
 from publisher.task import Cancellation, Retry, Task, detached
 from publisher.vm import accelerator, host
+from publisher.vm.arch import PLATFORMS, is_native, platform_of
 
 _ADVICE = "run publish doctor FILE with a pipeline file"
 
@@ -49,7 +51,8 @@ def run(file: Path | None, *, settings: Sequence[str], fix: bool, json: bool) ->
     if file is not None:
         pipeline = load(file, settings=settings, environ=os.environ)
         validate(pipeline)
-    archs: Sequence[Arch] = pipeline.archs if pipeline else ("x86_64",)
+    native: Arch = next((arch for arch in PLATFORMS if is_native(arch)), "x86_64")
+    archs: Sequence[Arch] = pipeline.archs if pipeline else (native,)
     if fix:
         needed = sorted(
             {r.package for arch in archs for r in host.requirements(arch) if not r.found}
@@ -57,8 +60,13 @@ def run(file: Path | None, *, settings: Sequence[str], fix: bool, json: bool) ->
         if needed:
             packages.install(needed)
     with cancelling() as cancellation:
-        here = [check for arch in archs for check in (*_host(arch), _accelerator(arch))]
-        checks = [*dict.fromkeys(here), *_clouds(pipeline, cancellation)]
+        here = [
+            check
+            for arch in archs
+            for check in (*_host(arch), _accelerator(arch), *_programs(arch))
+        ]
+        others = [_other(arch) for arch in PLATFORMS if arch not in archs and pipeline is None]
+        checks = [*dict.fromkeys(here), *others, *_clouds(pipeline, cancellation)]
         cancellation.check()
     if json:
         lines = [{k: v for k, v in asdict(check).items() if k != "error"} for check in checks]
@@ -92,6 +100,34 @@ def _accelerator(arch: Arch) -> Check:
     except HostError as error:
         return Check("accelerator", "unknown", str(error))
     return Check("accelerator", "ok" if found.kind == "kvm" else "warning", found.reason)
+
+
+def _programs(arch: Arch) -> list[Check]:
+    """Whether Debian for a foreign architecture can be installed."""
+    if is_native(arch):
+        return []
+    subject = f"programs for {arch}"
+    with tempfile.TemporaryDirectory(prefix="doctor-") as name:
+        directory = Path(name)
+        try:
+            binfmt.emulating(namespace.probe(directory), platform_of(arch), directory)
+        except HostError as error:
+            return [Check(subject, "missing", _with_fix(error.message, error.hint), error)]
+    return [Check(subject, "ok", "they run emulated while Debian gets installed")]
+
+
+def _other(arch: Arch) -> Check:
+    """What images of an architecture would need that nothing asked for yet."""
+    subject = f"images of {arch}"
+    lacking = [r for r in host.requirements(arch) if not r.found]
+    if lacking:
+        names = ", ".join(r.name for r in lacking)
+        fix = packages.command(sorted({r.package for r in lacking}))
+        return Check(subject, "warning", f"would need {names} ({fix})")
+    for check in _programs(arch):
+        if check.error is not None:
+            return Check(subject, "warning", check.detail)
+    return Check(subject, "ok", "can be built here")
 
 
 def _clouds(pipeline: Pipeline | None, cancellation: Cancellation) -> list[Check]:

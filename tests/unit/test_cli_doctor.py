@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from publisher.cli import packages
+from publisher.build import binfmt, namespace
+from publisher.cli import doctor, packages
 from publisher.errors import (
     CredentialsError,
     HostError,
@@ -45,12 +46,23 @@ class Host:
         monkeypatch.setattr(
             accelerator, "probe", lambda _: Accelerator("kvm", "KVM runs guests here", ())
         )
+        self.emulates = True
+        monkeypatch.setattr(binfmt, "emulating", self.emulating)
+        monkeypatch.setattr(namespace, "probe", lambda _: namespace.Namespace("none", ()))
+        monkeypatch.setattr(doctor, "is_native", lambda arch: arch == "x86_64")
         monkeypatch.setattr(packages, "_run", self.run)
         monkeypatch.setattr(packages, "which", lambda name: name if name in self.commands else None)
         monkeypatch.setattr(os, "geteuid", lambda: 0)
 
-    def requirements(self, _arch: str) -> Sequence[Requirement]:
+    def emulating(self, owner: namespace.Namespace, *_: object) -> namespace.Namespace:
+        if self.emulates:
+            return owner
+        raise HostError("programs for aarch64 don't run here", hint="register them")
+
+    def requirements(self, arch: str) -> Sequence[Requirement]:
+        arm = Requirement("qemu-arm", "runs guests", "qemu-arm", "qemu-arm" in self.installed)
         return [
+            *([arm] if arch == "aarch64" else []),
             Requirement("ssh", "runs steps", "openssh-client", "openssh-client" in self.installed),
             Requirement("mcopy", "fills the ESP", "mtools", "mtools" in self.installed),
             Requirement("mformat", "makes the ESP", "mtools", "mtools" in self.installed),
@@ -67,7 +79,7 @@ class Host:
 
 
 def test_a_good_machine_is_told_so(publish: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    Host(monkeypatch, "openssh-client", "mtools")
+    Host(monkeypatch, "openssh-client", "mtools", "qemu-arm")
     assert publish("doctor").code == 0
     assert publish.out.splitlines() == [
         "state    check",
@@ -75,10 +87,37 @@ def test_a_good_machine_is_told_so(publish: Command, monkeypatch: pytest.MonkeyP
         "ok       mcopy: fills the ESP",
         "ok       mformat: makes the ESP",
         "ok       accelerator: KVM runs guests here",
+        "ok       images of aarch64: can be built here",
         "ok       cirrus: credentials found; "
         "run publish doctor FILE with a pipeline file to see what they may do",
         "missing  nimbus: no credentials found (log in)",
     ]
+
+
+def test_another_architecture_is_only_told_of(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Host(monkeypatch, "openssh-client", "mtools")
+    assert publish("doctor").code == 0
+    wanted = "would need qemu-arm (apt-get install qemu-arm)"
+    assert f"warning  images of aarch64: {wanted}\n" in publish.out
+    machine.installed.add("qemu-arm")
+    machine.emulates = False
+    assert publish("doctor").code == 0
+    assert "warning  images of aarch64: programs for aarch64 don't run here (regis" in publish.out
+
+
+def test_the_architecture_of_a_pipeline_must_work(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Host(monkeypatch, "openssh-client", "mtools", "qemu-arm")
+    asked = ("doctor", str(publish.file), "--set", "image.arch=aarch64")
+    assert publish(*asked).code == 8, "the credentials are missing, and nothing else"
+    assert "ok       programs for aarch64: they run emulated while" in publish.out
+    assert "images of" not in publish.out
+    machine.emulates = False
+    assert publish(*asked).code == 4
+    assert "missing  programs for aarch64: programs for aarch64 don't run here" in publish.out
 
 
 def test_what_is_missing_ends_with_4_and_the_command_to_type(
