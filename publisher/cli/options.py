@@ -38,7 +38,12 @@ Archs = Annotated[
     list[str] | None,
     typer.Option("--arch", help="Only this architecture; repeatable.", metavar="ARCH"),
 ]
-Builds = Annotated[int, typer.Option(help="Build so many images at once.", metavar="N", min=1)]
+Builds = Annotated[
+    int,
+    typer.Option(
+        "--builds", help="Build so many images at once, not one.", metavar="N", show_default=False
+    ),
+]
 Sandbox = Annotated[bool, typer.Option("--sandbox", help="Use local stand-ins of the clouds.")]
 State = Annotated[
     Path | None,

@@ -32,10 +32,12 @@ class Slots:
 
 
 def check_builds(builds: int, *, interactive: bool = False) -> None:
-    """Raise UsageError for more builds than this machine has cores and memory for, and
-    for more than one where each may ask for the terminal."""
+    """Raise UsageError for none, for more than this machine has cores and memory for,
+    and for more than one where each may ask for the terminal."""
     from publisher.build.builder import MEMORY
 
+    if builds < 1:
+        raise UsageError("nothing would be built", key="--builds", hint="write 1 or more")
     if builds > 1 and interactive:
         raise UsageError(
             "two builds at once can't both open a shell",
