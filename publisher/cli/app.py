@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from publisher.cli import export, lint, rehearse, secrets
+from publisher.cli import export, lab, lint, rehearse, secrets
 from publisher.cli.help import Command, Group
 from publisher.cli.options import (
     Archs,
@@ -261,6 +261,9 @@ def cache(
     from publisher.cli import caches
 
     caches.run(action, keys or [], limit=limit, state=state_directory(state), json=json)
+
+
+app.add_typer(lab.app, name="lab")
 
 
 @app.command(cls=Command)

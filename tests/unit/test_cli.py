@@ -89,6 +89,7 @@ COMMANDS = [
     "sandbox",
     "cache",
     "schema",
+    "lab",
 ]
 
 

@@ -1,0 +1,1 @@
+"""Labs: throwaway machines that run an image on the user's own computer."""
