@@ -5,7 +5,7 @@ MAKEFLAGS += --no-builtin-rules
 .PHONY: help demo test check live lint types fresh dist readme requirements clean
 
 bin := .venv/bin
-inputs := requirements/debian.txt requirements/run.txt pyproject.toml tools/setup
+inputs := requirements/debian.txt requirements/debian-optional.txt requirements/run.txt pyproject.toml tools/setup
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16

@@ -13,7 +13,7 @@ from publisher.model import GIB
 from publisher.secret import Secret
 from publisher.section import Section, Size, Timeout
 
-PLACEHOLDER = re.compile(r"(?<![{$])\{([a-z][a-z0-9_]*)\}(?!\})|\{\{([a-z][a-z0-9_]*)\}\}")
+PLACEHOLDER = re.compile(r"(?<![{$])\{([a-z][a-z0-9_]*)\}(?!\})|(?<!\$)\{\{([a-z][a-z0-9_]*)\}\}")
 """{name}, and {{name}} for the text {name} itself. ${name} is the shell's and stays."""
 BUILD_VALUES = ("url", "done", "failed", "ssh_public_key", "name", "version", "arch")
 """What answer files may ask for without declaring it."""

@@ -11,7 +11,7 @@ _TITLES = tuple(
     re.compile(pattern)
     for pattern in (
         # debian-installer's text frontend: a title, then percentages on the same line
-        r"^(?P<title>[A-Z][^.%]{3,70}?)\s*\.\.\.(?: \d+%|$)",
+        r"^(?P<title>[A-Z][^%]{3,70}?)(?:\.\.\.)?\s+\.\.\. \d+%",
         # its newt frontend, and other windows of newt
         r"┤ (?:\[\.\] )?(?P<title>[A-Z][^├┤│\[]{3,70}?) ├",
         # anaconda in text mode
@@ -25,15 +25,13 @@ _TITLES = tuple(
 _TROUBLES = tuple(
     (re.compile(pattern), reason)
     for pattern, reason in (
-        # cdebconf, the text and the newt frontend
+        # cdebconf's text frontend
         (r"^!! ERROR: (.+)", "{}"),
-        (r"\[!!\] ([^├┤│]{3,70}?)\s*[├┤│]", "it asks or complains: {}"),
         # anaconda: https://anaconda-installer.readthedocs.io/
         (r"An unknown error has occurred", "an unknown error has occurred"),
         (r"The installation was stopped due to (.*)", "it was stopped due to {}"),
         (r"(?:error|problem) occurred .*kickstart", "it does not understand the kickstart file"),
         (r"Pane is dead", "its program ended"),
-        (r"Please make a selection from the above|Please make your choice from above", "{}"),
         (r"dracut.*: Warning: (.*timeout.*)", "{}"),
         (r"(?:Entering|You are in) emergency mode", "it stopped in emergency mode"),
         # subiquity
@@ -43,9 +41,12 @@ _TROUBLES = tuple(
         (r"Unable to mount root fs|VFS: Cannot open root device", "its initrd does not boot"),
     )
 )
+_WINDOW = re.compile(r"\[!!\] (?P<title>[^├┤│]{3,70}?)\s*[├┤│]")
+"""cdebconf's newt frontend: a critical question, or an error."""
 _PROMPTS = (
     re.compile(r"^Prompt: '.' for help.*> *$"),
     re.compile(r"^\[Press enter to continue\] *$"),
+    re.compile(r"^Please make (?:a selection|your choice) from (?:the )?above.*: *$"),
     re.compile(r"^Would you like to ignore this and continue with installation\? *$"),
 )
 QUESTION = "it asks a question that no answer file answers"
@@ -76,30 +77,33 @@ class Progress(Tracker):
         if rest == self._seen:
             return
         self._seen = rest
-        self._look(rest)
+        self._follow(rest)
         if any(prompt.search(rest) for prompt in _PROMPTS):
             self._fail(QUESTION)
 
     def _judge(self, line: str) -> None:
         if line.strip():
             self._on_line(line.rstrip())
-        self._look(line)
-
-    def _look(self, line: str) -> None:
+        self._follow(line)
         self.full = self.full or bool(_FULL.search(line))
+        for trouble, reason in _TROUBLES:
+            match = trouble.search(line)
+            if match:
+                self._fail(reason.format(*match.groups()).strip(" ."))
+
+    def _follow(self, text: str) -> None:
+        """What can be told from a line that is not complete yet."""
+        window = _WINDOW.search(text)
+        if window:
+            self._fail(f"it asks or complains: {window['title']}")
         for pattern in _TITLES:
-            match = pattern.search(line)
+            match = pattern.search(text)
             if match:
                 title = re.sub(r" \(\d+/\d+\)$", "", match["title"].strip(" ."))
                 if title != self._title:
                     self._title = title
                     self._on_title(title)
-                break
-        for trouble, reason in _TROUBLES:
-            match = trouble.search(line)
-            if match:
-                self._fail(reason.format(*match.groups(), QUESTION).strip(" ."))
-                break
+                return
 
     def _fail(self, why: str) -> None:
         self.trouble = self.trouble or why

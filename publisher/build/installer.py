@@ -216,7 +216,7 @@ class Installation:
             told += f"\nits console said last:\n{last}"
         else:
             told += "; its console printed nothing: does it use a serial console?"
-            hint = hint or "add console=ttyS0 to arguments"
+            hint = "add console=ttyS0 to arguments, to see what it does"
         if self._progress.full:
             key, hint = key or "build.size", hint or "the disk may be too small: enlarge build.size"
         return BuildError(

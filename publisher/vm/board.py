@@ -21,16 +21,18 @@ class Board:
     cdrom: Path | None = None
     tpm: int | None = None
 
-    def drive_devices(self, number: int) -> list[str]:
-        """Arguments that attach the drive disk{number}, in the order of booting."""
+    def drive_devices(self, number: int, order: int | None = None) -> list[str]:
+        """Arguments that attach the drive disk{number}; `order` is its place in the
+        order of booting, without it its number."""
+        order = number if order is None else order
         if self.disk == "virtio-blk":
-            return ["-device", f"virtio-blk-pci,drive=disk{number},bootindex={number}"]
+            return ["-device", f"virtio-blk-pci,drive=disk{number},bootindex={order}"]
         if self.disk == "nvme":
             serial = f"serial=disk{number}"
-            return ["-device", f"nvme,drive=disk{number},{serial},bootindex={number}"]
+            return ["-device", f"nvme,drive=disk{number},{serial},bootindex={order}"]
         return [
             *("-device", f"virtio-scsi-pci,id=scsi{number}"),
-            *("-device", f"scsi-hd,bus=scsi{number}.0,drive=disk{number},bootindex={number}"),
+            *("-device", f"scsi-hd,bus=scsi{number}.0,drive=disk{number},bootindex={order}"),
         ]
 
     def arguments(self) -> list[str]:

@@ -102,7 +102,8 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
             "-drive",
             f"if=none,id=disk{number},format={drive.format},cache=unsafe,{mode},"
             f"file={comma(drive.path)}",
-            *hardware.board.drive_devices(number),
+            # 0 is the kernel's own place
+            *hardware.board.drive_devices(number, number + (hardware.kernel is not None)),
         ]
     return [*argv, "-incoming", "defer"] if hardware.incoming else argv
 

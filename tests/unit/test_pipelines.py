@@ -12,6 +12,7 @@ from publisher.pipeline import load, validate
 from publisher.plan import plan
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
+NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text")
 SAMPLES = sorted(PIPELINES.glob("*.toml"))
 ENVIRONMENT = {
     "AZURE_SUBSCRIPTION_ID": "11111111-2222-4333-8444-555555555555",
@@ -24,6 +25,8 @@ ENVIRONMENT = {
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
 def test_a_sample_gives_a_plan_that_verifies_each_target_before_any_release(sample: Path) -> None:
+    if sample.stem == "installer" and not NETBOOT.is_dir():
+        pytest.skip("debian-installer-12-netboot-amd64 is not installed")
     pipeline = load(sample, environ=ENVIRONMENT)
     validate(pipeline)
     steps = plan(pipeline).steps

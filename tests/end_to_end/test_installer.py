@@ -1,0 +1,205 @@
+"""Debian's own installer, its real kernel and initrd, run unattended with a preseed.
+
+What it puts on the disk is an image that another test has built, so that the
+suite does not wait for a whole installation: the preseed's early_command writes
+it, as an installer would, and makes a system of it that knows no cloud-init.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.build import build
+from publisher.build.layout import ROOT_OFFSET
+from publisher.disks.store import Store
+from publisher.errors import BuildError
+from publisher.events import Event, StepPhase
+from publisher.memory import Memory
+from publisher.model import Disk, Spec
+from publisher.recipe import Recipe
+from publisher.task import Task
+
+NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64")
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.skipif(
+        not NETBOOT.is_dir(), reason="debian-installer-12-netboot-amd64 is not installed"
+    ),
+]
+
+ARGUMENTS = (
+    "auto=true priority=critical url={url}/preseed.cfg DEBIAN_FRONTEND=text TERM=dumb "
+    "console=ttyS0,115200 ipv6.disable=1"
+)
+PRESEED = r"""
+d-i debian-installer/language string en
+d-i debian-installer/country string US
+d-i debian-installer/locale string C.UTF-8
+d-i keyboard-configuration/xkb-keymap select us
+d-i netcfg/get_hostname string localhost
+d-i netcfg/get_domain string
+d-i preseed/early_command string wget -q -O /tmp/install {url}/install.sh && sh /tmp/install
+"""
+# The installer's initrd has no drivers for disks: its packages have them.
+INSTALL = r"""
+set -eu
+fail() { wget -q -O /dev/null --post-data "line $1" {failed}; exit 1; }
+trap 'fail $LINENO' EXIT
+mirror=http://{mirror}/debian
+wget -q -O /tmp/index.gz $mirror/dists/bookworm/main/debian-installer/binary-amd64/Packages.gz
+for name in crc scsi-core scsi ext4; do
+    file=$(zcat /tmp/index.gz |
+        sed -n "/^Package: $name-modules-$(uname -r)-di\$/,/^\$/s/^Filename: //p" | head -n 1)
+    wget -q -O /tmp/modules.udeb $mirror/$file
+    udpkg --unpack /tmp/modules.udeb
+done
+depmod
+modprobe virtio_blk
+modprobe ext4
+echo "Writing the disk ... 0%"
+wget -q -O - {url}/disk.gz | zcat > /dev/vda
+sync
+blockdev --rereadpt /dev/vda
+sleep 1
+echo "Configuring the system ... 0%"
+mkdir /target
+mount -t ext4 /dev/vda1 /target
+chroot /target sh -eu <<'END'
+useradd --create-home --shell /bin/sh operator
+echo 'operator ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/operator
+mkdir -m 700 /home/operator/.ssh
+echo '{ssh_public_key}' > /home/operator/.ssh/authorized_keys
+chown -R operator: /home/operator/.ssh
+echo '{token}' > /root/token
+rm /root/token
+ssh-keygen -A
+printf '[Match]\nName=e*\n[Network]\nDHCP=ipv4\n' > /etc/systemd/network/50-dhcp.network
+END
+umount /target
+trap - EXIT
+wget -q -O /dev/null {done}
+poweroff -f
+"""
+TOKEN = "correct-horse-battery-staple"
+STEPS: list[dict[str, Any]] = [
+    {"run": "id -un > /etc/made-by; test ! -e /usr/bin/cloud-init"},
+]
+
+
+@dataclass
+class World:
+    directory: Path
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def phases(self) -> list[str]:
+        return [event.phase for event in self.events if isinstance(event, StepPhase)]
+
+    def write(self, disk: Path) -> None:
+        """The files of the pipeline; `disk` is what the installer will write."""
+        files = self.directory
+        files.mkdir(parents=True, exist_ok=True)
+        (files / "preseed.cfg").write_text(PRESEED)
+        (files / "install.sh").write_text(INSTALL)
+        system = files / "system.raw"
+        subprocess.run(["cp", "--sparse=always", str(disk), str(system)], check=True)
+        for path in (
+            "/usr/bin/cloud-init",
+            "/usr/lib/systemd/system-generators/cloud-init-generator",
+        ):
+            argv = ["debugfs", "-w", "-R", f"rm {path}", f"{system}?offset={ROOT_OFFSET}"]
+            subprocess.run(argv, check=True, capture_output=True)
+        with system.open("rb") as raw, gzip.open(files / "disk.gz", "wb", 1) as packed:
+            shutil.copyfileobj(raw, packed, 1 << 20)
+        system.unlink()
+
+    def build(self, size: int, *steps: dict[str, Any], **changes: Any) -> Disk:
+        installer: dict[str, Any] = {
+            "kernel": str(NETBOOT / "linux"),
+            "initrd": str(NETBOOT / "initrd.gz"),
+            "arguments": ARGUMENTS,
+            "files": {name: name for name in ("preseed.cfg", "install.sh", "disk.gz")},
+            "variables": {"mirror": "deb.debian.org"},
+            "secrets": {"token": {"environment": "INSTALLER_TOKEN"}},
+            "user": "operator",
+            "timeout": "30min",
+        }
+        recipe = Recipe.model_validate(
+            {"source": {"installer": {**installer, **changes}}, "size": size, "steps": steps}
+        )
+        return build(
+            recipe,
+            Spec("installed", "1.0", size=size),
+            directory=self.directory,
+            store=Store(self.directory / "state"),
+            task=Task("build", Memory(self.directory / "memory"), sink=self.events.append),
+        )
+
+
+def inside(disk: Disk, command: str) -> str:
+    argv = ["debugfs", "-R", command, f"{disk.path}?offset={ROOT_OFFSET}"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return done.stdout or done.stderr
+
+
+def holds(path: Path, needle: bytes) -> bool:
+    """Whether the bytes occur anywhere in the file, free blocks included."""
+    rest = b""
+    with path.open("rb") as file:
+        while data := file.read(1 << 24):
+            if needle in rest + data:
+                return True
+            rest = data[-1000:]
+    return False
+
+
+@pytest.fixture(scope="module")
+def world(sealed: Disk, tmp_path_factory: pytest.TempPathFactory) -> World:
+    made = World(tmp_path_factory.mktemp("installer"))
+    made.write(sealed.path)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTALLER_TOKEN", TOKEN)
+
+
+def test_debians_installer_makes_a_disk_that_is_stepped_and_sealed(
+    world: World, sealed: Disk
+) -> None:
+    disk = world.build(sealed.size, *STEPS)
+    assert inside(disk, "cat /etc/made-by") == "root\n"
+    for phase in ("preseed.cfg was fetched", "Writing the disk", "Configuring the system", "done"):
+        assert f"installing: {phase}" in world.phases
+    keys = inside(disk, "cat /home/operator/.ssh/authorized_keys")
+    assert "ssh-ed25519" not in keys
+    assert "operator ALL" in inside(disk, "cat /etc/sudoers.d/operator")
+    for trace in ("/root/.ssh/authorized_keys", "/etc/ssh/ssh_host_ed25519_key"):
+        assert "Inode:" not in inside(disk, f"stat {trace}")
+    assert not holds(disk.path, TOKEN.encode())
+    assert TOKEN not in str(world.events)
+
+
+def test_the_installation_is_not_repeated_for_other_steps(world: World, sealed: Disk) -> None:
+    """Also not when the machine of the boot is lost, which the steps would resume."""
+    world.events.clear()
+    with pytest.raises(BuildError, match="status 4"):
+        world.build(sealed.size, {"run": "exit 4"}, timeout="20min")
+    assert not any(phase.startswith("installing") for phase in world.phases)
+
+
+def test_an_installer_that_reports_a_failure_is_believed(world: World, sealed: Disk) -> None:
+    world.events.clear()
+    with pytest.raises(BuildError, match="reported a failure") as caught:
+        world.build(sealed.size, variables={"mirror": "mirror.invalid"})
+    assert caught.value.key == "build.source.installer"
+    assert not list((world.directory / "state" / "store" / "scratch").glob("build-*"))
