@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
@@ -85,20 +86,23 @@ class Report(Noun):
 
 class Diary:
     """What a service keeps of its guest; thread-safe. A guest that asks on and on
-    fills neither memory nor the verdict: `MOST` reports, each cut at `LONGEST`."""
+    fills neither memory nor the verdict: of each kind the first `MOST` are kept,
+    each cut at `LONGEST`."""
 
-    MOST = 5_000
+    MOST = 1_000
     LONGEST = 500
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._born = time.monotonic()
         self._reports: list[Report] = []
+        self._kinds: Counter[ReportKind] = Counter()
 
     def note(self, kind: ReportKind, text: str) -> None:
         seconds = round(time.monotonic() - self._born, 3)
         with self._lock:
-            if len(self._reports) < self.MOST or kind in ("ready", "not-ready"):
+            self._kinds[kind] += 1
+            if self._kinds[kind] <= self.MOST:
                 self._reports.append(Report(seconds, kind, text[: self.LONGEST]))
 
     def reports(self) -> Sequence[Report]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ROOT = "/computeMetadata/v1"
 GUEST_ATTRIBUTES = "instance/guest-attributes"
 ACCOUNTS = "instance/service-accounts"
+DAY = 86_400
+"""Seconds; no wait that has an end is longer."""
 
 
 class Metadata:
@@ -174,7 +176,7 @@ class Metadata:
     def _wait(self, parts: list[str], last: str, seconds: str) -> tree.Node | None:
         """The node as soon as its etag is another one than `last`, by default its
         present one; as it is after `seconds` (forever without)."""
-        deadline = time.monotonic() + int(seconds) if seconds else None
+        deadline = time.monotonic() + min(int(seconds), DAY) if seconds else None
         with self._changed:
             known = last or _etag(self._node(parts))
             while _etag(self._node(parts)) == known:
