@@ -6,8 +6,8 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from publisher.build.builder import MEMORY
-from publisher.build.checkpoints import Checkpoints
-from publisher.build.levels import levels
+from publisher.build.checkpoints import Checkpoints, Level
+from publisher.build.levels import installation, levels
 from publisher.disks.store import Store
 from publisher.model import Spec
 from publisher.recipe import Recipe
@@ -23,7 +23,7 @@ def explain(
     before: MutableMapping[str, str],
     build: str,
 ) -> tuple[tuple[str, str, str], ...]:
-    """(title, "reuse" or "run", reason) for the boot and for every step.
+    """(title, "reuse" or "run", reason) for the installer, the boot and every step.
 
     Asks nobody: the archive is taken to be as it was for the newest checkpoint.
     `before` has what builds that are done before this one will leave: the keys of
@@ -32,7 +32,7 @@ def explain(
     """
     if host.which(platform_of(spec.arch).qemu) is None:
         return ()
-    if recipe.source.debian is None and not recipe.steps:
+    if not recipe.boots:
         return ()
     kept = Checkpoints(store.directory.parent)
     newest = next((c for c in kept.all() if c.name == spec.name), None)
@@ -52,9 +52,32 @@ def explain(
         where = "resumed from here"
     for level in path:
         before.setdefault(level.key, build)
-    return tuple(
+    first = installation(recipe, spec, archive, directory)
+    rows = _installer(first, resumed, kept, spec.name, before, build) if first else ()
+    return rows + tuple(
         (title, "reuse", "in the checkpoint" if index < resumed else where)
         if index <= resumed
         else (title, "run", reason or "what comes before is done again")
         for index, (title, reason) in enumerate(zip(titles, reasons, strict=True))
     )
+
+
+def _installer(
+    level: Level,
+    resumed: int,
+    kept: Checkpoints,
+    name: str,
+    before: MutableMapping[str, str],
+    build: str,
+) -> tuple[tuple[str, str, str], ...]:
+    """The row for what an installer leaves, given the level that is `resumed`."""
+    maker = before.setdefault(level.key, build)
+    if resumed >= 0:
+        return ((level.title, "reuse", "in the checkpoint"),)
+    if kept.get(level.key) is not None:
+        return ((level.title, "reuse", "installed before"),)
+    if maker != build:
+        return ((level.title, "reuse", f"{maker} makes it"),)
+    earlier = next((c for c in kept.all() if c.name == name and not c.running), None)
+    changed = ", ".join(earlier.path_of()[-1].changes(level)) if earlier else ""
+    return ((level.title, "run", f"changed: {changed}" if changed else "not installed yet"),)

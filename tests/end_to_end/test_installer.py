@@ -7,8 +7,6 @@ it, as an installer would, and makes a system of it that knows no cloud-init.
 
 from __future__ import annotations
 
-import gzip
-import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +20,7 @@ from publisher.disks.store import Store
 from publisher.errors import BuildError
 from publisher.events import Event, StepPhase
 from publisher.memory import Memory
-from publisher.model import Disk, Spec
+from publisher.model import MIB, Disk, Spec
 from publisher.recipe import Recipe
 from publisher.task import Task
 
@@ -64,12 +62,14 @@ done
 depmod
 modprobe virtio_blk
 modprobe ext4
-echo "Writing the disk ... 0%"
-wget -q -O - {url}/disk.gz | zcat > /dev/vda
+echo "Writing the disk  ... 0%" > /dev/console
+for part in {parts}; do
+    wget -q -O - {url}/$part | dd of=/dev/vda bs=64k seek=$((${part#part-} * 16)) conv=notrunc
+done
 sync
 blockdev --rereadpt /dev/vda
 sleep 1
-echo "Configuring the system ... 0%"
+echo "Configuring the system  ... 0%" > /dev/console
 mkdir /target
 mount -t ext4 /dev/vda1 /target
 chroot /target sh -eu <<'END'
@@ -98,6 +98,7 @@ STEPS: list[dict[str, Any]] = [
 class World:
     directory: Path
     events: list[Event] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
 
     @property
     def phases(self) -> list[str]:
@@ -117,17 +118,34 @@ class World:
         ):
             argv = ["debugfs", "-w", "-R", f"rm {path}", f"{system}?offset={ROOT_OFFSET}"]
             subprocess.run(argv, check=True, capture_output=True)
-        with system.open("rb") as raw, gzip.open(files / "disk.gz", "wb", 1) as packed:
-            shutil.copyfileobj(raw, packed, 1 << 20)
+        self._split(system)
         system.unlink()
+
+    def _split(self, disk: Path) -> None:
+        """Files part-N with what the disk holds from its N-th MiB on: no holes."""
+        part = None
+        with disk.open("rb") as raw:
+            for number in range(disk.stat().st_size // MIB):
+                piece = raw.read(MIB)
+                if not piece.strip(b"\0"):
+                    part = None
+                    continue
+                if part is None:
+                    part = self.directory / f"part-{number}"
+                    self.parts.append(part.name)
+                with part.open("ab") as file:
+                    file.write(piece)
+
+    def variables(self, mirror: str) -> dict[str, str]:
+        return {"mirror": mirror, "parts": " ".join(self.parts)}
 
     def build(self, size: int, *steps: dict[str, Any], **changes: Any) -> Disk:
         installer: dict[str, Any] = {
             "kernel": str(NETBOOT / "linux"),
             "initrd": str(NETBOOT / "initrd.gz"),
             "arguments": ARGUMENTS,
-            "files": {name: name for name in ("preseed.cfg", "install.sh", "disk.gz")},
-            "variables": {"mirror": "deb.debian.org"},
+            "files": {name: name for name in ("preseed.cfg", "install.sh", *self.parts)},
+            "variables": self.variables("deb.debian.org"),
             "secrets": {"token": {"environment": "INSTALLER_TOKEN"}},
             "user": "operator",
             "timeout": "30min",
@@ -200,6 +218,6 @@ def test_the_installation_is_not_repeated_for_other_steps(world: World, sealed: 
 def test_an_installer_that_reports_a_failure_is_believed(world: World, sealed: Disk) -> None:
     world.events.clear()
     with pytest.raises(BuildError, match="reported a failure") as caught:
-        world.build(sealed.size, variables={"mirror": "mirror.invalid"})
+        world.build(sealed.size, variables=world.variables("mirror.invalid"))
     assert caught.value.key == "build.source.installer"
     assert not list((world.directory / "state" / "store" / "scratch").glob("build-*"))

@@ -141,3 +141,39 @@ def test_an_explanation_names_what_hits_and_what_changed(
         ("step 2: run x", "reuse", "resumed from here, which dev.build makes"),
         ("step 3: run d", "run", "not built yet"),
     )
+
+
+def test_an_explanation_tells_whether_an_installer_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from publisher.build.levels import installation
+    from publisher.vm import accelerator
+
+    chosen = accelerator.decide("x86_64", native=True, device="none", guest="", cpus=2)
+    monkeypatch.setattr("publisher.vm.accelerator.probe", lambda arch: chosen)
+    monkeypatch.setattr("publisher.vm.host.which", lambda command: "/usr/bin/true")
+    monkeypatch.setattr("publisher.build.levels.require", lambda command: "/bin/true")
+    for name in ("linux", "initrd"):
+        (tmp_path / name).write_text(name)
+
+    def recipe(arguments: str) -> Recipe:
+        installer = {"kernel": "linux", "initrd": "initrd", "arguments": arguments}
+        return Recipe.model_validate({"source": {"installer": installer}, "size": "2GiB"})
+
+    spec, store = Spec("demo", "1"), Store(tmp_path)
+    coming: dict[str, str] = {}
+    assert explain(recipe("a"), spec, tmp_path, store, coming, "dev.build") == (
+        ("installation", "run", "not installed yet"),
+        ("boot", "run", "not built yet"),
+    )
+    (first, _) = explain(recipe("a"), Spec("demo", "2"), tmp_path, store, coming, "prod.build")
+    assert first == ("installation", "reuse", "dev.build makes it")
+    level = installation(recipe("a"), spec, {}, tmp_path)
+    assert level is not None
+    with Checkpoints(tmp_path / "store") as kept:
+        keep(kept, (level,), running=False)
+    (first, second) = explain(recipe("a"), spec, tmp_path, store, {}, "build")
+    assert first == ("installation", "reuse", "installed before")
+    assert second[1:] == ("run", "not built yet")
+    (first, _) = explain(recipe("b"), spec, tmp_path, store, {}, "build")
+    assert first == ("installation", "run", "changed: source.installer.arguments")
