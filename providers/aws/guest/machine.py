@@ -64,3 +64,8 @@ def _look(options: AwsOptions, spec: Spec, boot: BootMode) -> Look:
         addresses=(IPV4, IPV6),
         unproven=tuple(unproven),
     )
+
+
+def kind_of(look: Look) -> str:
+    """The machine type that a look shows."""
+    return look.title.partition(",")[0].split()[-1]

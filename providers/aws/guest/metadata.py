@@ -15,7 +15,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Request, Response
 
 from providers.aws.guest.identity import Identity
-from providers.aws.guest.machine import IPV4, IPV6, TYPES
+from providers.aws.guest.machine import IPV4, IPV6, TYPES, kind_of
 from providers.aws.guest.tokens import Tokens
 from providers.aws.guest.tree import VERSIONS, Leaf, Tree, document, leaves
 from providers.aws.options import ARCHITECTURES, AwsOptions
@@ -41,15 +41,16 @@ class Metadata:
         self._diary = Diary()
         self._tokens = Tokens()
         self._key = RunKey("publish rehearsal, not Amazon", "aws")
-        arch = next(arch for arch, kind in TYPES.items() if f"product={kind}," in look.smbios[1])
+        kind = kind_of(look)
+        arch = next(arch for arch, shown in TYPES.items() if shown == kind)
         region = options.regions[0]
         self._document = document(
-            instance, identity, arch=ARCHITECTURES[arch], kind=TYPES[arch], region=region
+            instance, identity, arch=ARCHITECTURES[arch], kind=kind, region=region
         )
         signed = ("document", "pkcs7", "rsa2048", "signature")
         self._tree = Tree(
             {
-                **dict(leaves(instance, identity, kind=TYPES[arch], region=region)),
+                **dict(leaves(instance, identity, kind=kind, region=region)),
                 "dynamic/fws/instance-monitoring": Leaf("2009-04-04", "disabled"),
                 **{f"dynamic/instance-identity/{n}": Leaf("2009-04-04", "") for n in signed},
             }

@@ -82,3 +82,8 @@ def _look(options: AzureOptions, spec: Spec, kind: str, boot: BootMode, disk: Co
         addresses=(IMDS, WIRESERVER),
         unproven=tuple(unproven),
     )
+
+
+def kind_of(look: Look) -> str:
+    """The machine type that a look shows."""
+    return look.title.partition(",")[0].split()[-1]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from providers.azure.guest.identity import SUBSCRIPTION, Identity
+from providers.azure.guest.machine import kind_of
 from publisher.proof.guest import Instance, Look
 
 Node: TypeAlias = "Mapping[str, Node] | list[Node] | str | bool"
@@ -72,7 +73,6 @@ def _compute(
     instance: Instance, identity: Identity, look: Look, location: str
 ) -> dict[str, tuple[str, Node]]:
     name = instance.hostname.partition(".")[0]
-    size = look.title.removeprefix("Azure ").partition(",")[0]
     resource = (
         f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Compute"
         f"/virtualMachines/{name}"
@@ -132,7 +132,7 @@ def _compute(
         "version": ("2017-04-02", ""),
         "vmId": ("2017-04-02", identity.vm_id),
         "vmScaleSetName": ("2017-12-01", ""),
-        "vmSize": ("2017-04-02", size),
+        "vmSize": ("2017-04-02", kind_of(look)),
         "zone": ("2017-12-01", ""),
     }
 

@@ -69,3 +69,8 @@ def _look(options: GcpOptions, spec: Spec, kind: str, disk: Controller) -> Look:
         names=dict.fromkeys(NAMES, ADDRESS),
         unproven=tuple(unproven),
     )
+
+
+def kind_of(look: Look) -> str:
+    """The machine type that a look shows."""
+    return look.title.partition(",")[0].split()[-1]

@@ -20,7 +20,7 @@ from werkzeug.wrappers import Request, Response
 from providers.gcp.guest import accounts, tree
 from providers.gcp.guest.attributes import VALUE_MOST, GuestAttributes
 from providers.gcp.guest.identity import Identity
-from providers.gcp.guest.machine import ADDRESS
+from providers.gcp.guest.machine import ADDRESS, kind_of
 from providers.gcp.options import GcpOptions
 from publisher.proof.guest import Diary, Instance, Look, Report
 from publisher.proof.run_key import RunKey
@@ -42,9 +42,8 @@ class Metadata:
         self._identity = Identity.of(instance.seed, instance.address)
         self._project = options.project
         self._zone = options.zone
-        kind = look.title.removeprefix("GCE ").partition(",")[0]
         self._tree = tree.build(
-            instance, self._identity, project=self._project, zone=self._zone, kind=kind
+            instance, self._identity, project=self._project, zone=self._zone, kind=kind_of(look)
         )
         self._written = GuestAttributes()
         self._changed = threading.Condition()
