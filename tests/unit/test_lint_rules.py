@@ -1,0 +1,170 @@
+"""Lint's rules: a good disk breaks none; each broken one is told with the right cause."""
+
+from __future__ import annotations
+
+import pytest
+
+from publisher import provider
+from publisher.model import Finding, Severity, Spec
+from publisher.proof.inspect.budget import Damaged, Unreadable
+from publisher.proof.inspect.partitions import Partition, Table
+from publisher.proof.inspect.volume import Volume
+from publisher.proof.lint import rules_for
+from tests.unit import lint_world as world
+from tests.unit.lint_broken import BROKEN, ERROR, INITRD, NOTE, WARNING, Change
+from tests.unit.lint_world import MODULES, Link, World, good, good_esp
+
+CLOUDS = [provider.load(name).guest(None) for name in ("aws", "gcp", "azure")]  # type: ignore[attr-defined]
+RULES = {rule.id: rule for rule in rules_for(CLOUDS)}
+
+
+def findings(disk: World) -> list[Finding]:
+    return [finding for rule in RULES.values() for finding in world.found(rule, disk)]
+
+
+def test_a_good_disk_breaks_no_rule_of_any_cloud() -> None:
+    (only,) = findings(World())
+    assert (only.rule, only.severity) == ("azure.rootdelay", Severity.NOTE)
+
+
+def test_every_rule_says_why_with_a_page_and_a_fix() -> None:
+    for rule in RULES.values():
+        assert rule.url.startswith("https://"), rule.id
+        assert len(rule.why) > 30, rule.id
+        assert rule.fix, rule.id
+    assert len(RULES) == len(rules_for(CLOUDS)), "two rules have one id"
+
+
+@pytest.mark.parametrize(
+    ("rule", "change", "severity", "text", "place"),
+    BROKEN,
+    ids=[f"{rule}-{number}" for number, (rule, *_) in enumerate(BROKEN)],
+)
+def test_a_broken_installation_is_told_with_its_place(
+    rule: str, change: Change, severity: Severity, text: str, place: str
+) -> None:
+    files = good()
+    change(files)
+    told = world.found(RULES[rule], World(files))
+    assert any(
+        finding.severity is severity
+        and text in finding.evidence
+        and f"{finding.path}:{finding.line}" == place
+        for finding in told
+    ), told
+
+
+def test_an_old_waagent_is_an_error() -> None:
+    files = good()
+    files["/usr/sbin/waagent"] = b""
+    path = "/usr/lib/python3/dist-packages/azurelinuxagent/common/version.py"
+    files[path] = b"AGENT_VERSION = '2.2.40'\n"
+    (told,) = world.found(RULES["azure.agent"], World(files))
+    assert "2.2.40, not 2.2.41" in told.evidence
+
+
+def test_without_an_initramfs_a_slow_root_disk_needs_a_delay() -> None:
+    files = good()
+    del files[INITRD]
+    (told,) = world.found(RULES["azure.rootdelay"], World(files))
+    assert told.severity is WARNING
+
+
+# -- firmware
+
+
+def test_a_disk_without_a_loader_at_the_removable_path_boots_by_bios_only() -> None:
+    esp = good_esp()
+    esp["/EFI/debian/shimx64.efi"] = esp.pop("/EFI/BOOT/BOOTX64.EFI")
+    spec = Spec("web", "1", firmware="uefi")
+    (told,) = world.found({r.id: r for r in rules_for((), spec)}["claims.firmware"], World(esp=esp))
+    assert "only /boot/efi/EFI/debian/shimx64.efi" in told.evidence
+    assert told.key == "build.firmware"
+    (note,) = world.found(RULES["azure.generation"], World(esp=esp))
+    assert note.severity is NOTE
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (bytes(440), "no boot code"),
+        (bytes(world.GRUB).replace(b"\0\x08", b"\0\x18", 1), "second"),
+    ],
+    ids=["empty", "elsewhere"],
+)
+def test_boot_code_must_be_there_and_lead_to_its_second_part(code: bytes, text: str) -> None:
+    disk = World(table=Table("gpt", world.PARTITIONS, code))
+    spec = Spec("web", "1", firmware="bios")
+    (told,) = world.found({r.id: r for r in rules_for((), spec)}["claims.firmware"], disk)
+    assert told.key == "build.firmware"
+    assert ("no boot code" if text == "no boot code" else "nothing") in told.evidence
+
+
+def test_a_disk_that_boots_by_nothing_is_an_error() -> None:
+    disk = World(esp={}, table=Table("gpt", world.PARTITIONS, bytes(440)))
+    (told,) = world.found(RULES["boot.firmware"], disk)
+    assert "neither by BIOS" in told.evidence
+
+
+def test_the_architecture_is_the_disks_own() -> None:
+    rules = {rule.id: rule for rule in rules_for((), Spec("web", "1", arch="aarch64"))}
+    (told,) = world.found(rules["claims.arch"], World())
+    assert (told.key, "x86_64" in told.evidence) == ("image.arch", True)
+
+
+# -- partitions
+
+
+def test_swap_on_the_disk_is_an_error_for_azure_only() -> None:
+    swap = Partition(2, "swap", "0002", "", 63 * MIB_, MIB_)
+    disk = World(more=[Volume(swap, "swap")])
+    told = findings(disk)
+    assert [f.rule for f in told if "swap" in f.evidence] == ["azure.swap"]
+
+
+MIB_ = 1024 * 1024
+
+
+def test_partitions_behind_the_root_keep_it_from_growing() -> None:
+    behind = Partition(2, "linux", "0002", "", 63 * MIB_, MIB_)
+    disk = World(table=Table("gpt", (*world.PARTITIONS, behind), bytes(world.GRUB)))
+    (told,) = world.found(RULES["disk.growth"], disk)
+    assert told.severity is WARNING
+
+
+def test_a_damaged_table_is_told() -> None:
+    disk = World(table=Table("gpt", (), bytes(440), ("its checksum is wrong",)))
+    (told,) = world.found(RULES["disk.partition-table"], disk)
+    assert told.severity is ERROR
+    assert world.found(RULES["disk.root"], disk)[0].evidence == "its checksum is wrong"
+
+
+def test_a_root_without_a_reader_is_told_and_nothing_passes_silently() -> None:
+    disk = World(fault=Unreadable("there is no reader for xfs"))
+    (told,) = world.found(RULES["disk.not-readable"], disk)
+    assert told.severity is WARNING
+    with pytest.raises(Unreadable, match="no reader for xfs"):
+        list(RULES["aws.nvme-driver"].check(disk))
+
+
+def test_a_damaged_root_is_an_error() -> None:
+    disk = World(fault=Damaged("its root is not a directory"))
+    assert world.found(RULES["disk.root"], disk)[0].severity is ERROR
+
+
+def test_an_installation_that_tells_of_no_drivers_is_not_decided() -> None:
+    files = good()
+    for name in ("modules.dep", "modules.builtin"):
+        del files[f"{MODULES}/{name}"]
+    with pytest.raises(Unreadable, match="tells of no drivers"):
+        list(RULES["aws.nvme-driver"].check(World(files)))
+
+
+# -- links
+
+
+def test_a_merged_usr_is_followed() -> None:
+    files = good()
+    files["/usr/bin/sh"] = files.pop("/bin/sh")
+    files["/bin"] = Link("usr/bin")
+    assert World(files).arch() == "x86_64"
