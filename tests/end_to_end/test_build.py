@@ -33,6 +33,14 @@ from tests.end_to_end.conftest import share_installations
 pytestmark = pytest.mark.qemu
 
 SECRET = "swordfish-of-the-build"
+TOKEN = "token-of-a-single-step"
+SCRIPT = """\
+echo "with $TOKEN"
+echo "$TOKEN" > /root/token
+sync
+rm /root/token
+echo from a file > /etc/from-file
+"""
 STEPS: list[dict[str, object]] = [
     {"packages": ["tree"]},
     {
@@ -40,7 +48,7 @@ STEPS: list[dict[str, object]] = [
         "run": f"for n in $(seq 3000); do echo {SECRET}-$n; done > /root/secret\n"
         "sync\nrm /root/secret\nupdate-grub\necho ready > /etc/built",
     },
-    {"run": {"file": "script.sh"}},
+    {"run": {"file": "script.sh"}, "secrets": {"TOKEN": {"environment": "STEP_TOKEN"}}},
     {"copy": {"from": "files", "to": "/opt/files", "mode": "0640", "owner": "daemon:adm"}},
 ]
 
@@ -95,11 +103,18 @@ class World:
         return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _token() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEP_TOKEN", TOKEN)
+        yield
+
+
 @pytest.fixture(scope="module")
 def world(demo: Ended, state: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     directory = tmp_path_factory.mktemp("build")
     share_installations(state, directory / "state")
-    (directory / "script.sh").write_text("echo from a file > /etc/from-file\n")
+    (directory / "script.sh").write_text(SCRIPT)
     (directory / "files" / "sub").mkdir(parents=True)
     (directory / "files" / "sub" / "text").write_text("copied\n")
     return World(directory)
@@ -155,7 +170,10 @@ def test_the_steps_left_what_they_were_asked_for(disk: Disk, world: World) -> No
     assert any(p.startswith("step 1/4: packages tree · ") for p in phases)
     for phase in ("kernel", "init", "network", "cloud-init", "sshd"):
         assert f"booting: {phase}" in phases
-    assert any(isinstance(e, StepOutput) and "Unpacking tree" in e.line for e in world.events)
+    lines = [event.line for event in world.events if isinstance(event, StepOutput)]
+    assert any("Unpacking tree" in line for line in lines)
+    assert "with ***" in lines
+    assert not any(TOKEN in str(event) for event in world.events)
 
 
 def test_the_sealed_disk_holds_nothing_of_the_build(disk: Disk, world: World) -> None:
@@ -168,10 +186,11 @@ def test_the_sealed_disk_holds_nothing_of_the_build(disk: Disk, world: World) ->
     for path in ("/tmp", "/var/tmp", "/var/lib/apt/lists"):
         names = [line.split("/")[5] for line in inside(disk, f"ls -p {path}").splitlines() if line]
         assert set(names) <= {".", "..", "partial", "lock"}, path
-    secrets = [SECRET.encode(), *(text.splitlines()[2].encode() for text in world.private)]
+    secrets = [SECRET.encode(), TOKEN.encode()]
+    secrets += [text.splitlines()[2].encode() for text in world.private]
     secrets += [pair.user_public.split()[1].encode() for pair in world.pairs]
     secrets += [pair.host_public.split()[1].encode() for pair in world.pairs]
-    assert len(secrets) == 5
+    assert len(secrets) == 6
     assert holds(disk.path, secrets) == []
     assert world.scratch() == []
     assert disk.data_bytes < 0.9 * GIB
