@@ -14,7 +14,7 @@ from publisher import variants
 from publisher.errors import UsageError
 from publisher.model import Arch, Audience, Spec
 from publisher.provider import Options
-from publisher.recipe import Recipe
+from publisher.recipe import Recipe, bootable
 from publisher.section import Section
 from publisher.settings import KeyPath, parse_key, show_key, suggest
 
@@ -104,13 +104,11 @@ class Flavour:
 
     def spec(self) -> Spec:
         """What every provider is asked to publish; the digest is not known yet."""
-        firmware = self.build.firmware
         return Spec(
             name=self.name,
             version=self.image.version,
             arch=self.arch,
-            # no ARM machine of any cloud has a BIOS
-            firmware="uefi" if self.arch == "aarch64" and "uefi" in firmware else firmware,
+            firmware=bootable(self.build.firmware, self.arch),
             size=self.build.size,
             description=self.image.description,
             tags=dict(self.image.tags),

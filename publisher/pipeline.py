@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from publisher import provider, variants
 from publisher.complaints import complaints, expected_at
+from publisher.errors import PipelineError
 from publisher.flavours import Flavour, ImageSection, Pipeline, ReleaseSection, plain_name
 from publisher.provider import Options, Provider
-from publisher.recipe import Recipe
+from publisher.recipe import Recipe, bootable
 from publisher.rules import validate
 from publisher.settings import (
     Expansion,
@@ -181,6 +182,12 @@ class _Reading:
         own_name = ("image", "name") in merged.origins
         flavours = []
         for arch in image.archs:
+            try:
+                bootable(build.firmware, arch)
+            except PipelineError as error:
+                key = show_key(merged.origin(("build", "firmware")))
+                self.problems.append(Problem(key, error.message, error.hint))
+                continue
             label = "-".join(filter(None, (variant, arch if len(image.archs) > 1 else "")))
             told = label.removeprefix(variant).strip("-") if own_name else label
             name = "-".join(filter(None, (image.name, told)))

@@ -54,8 +54,6 @@ def _problems(pipeline: Pipeline, flavour: Flavour, only: Sequence[str]) -> Iter
             if finding.severity is Severity.ERROR:
                 key = f"targets.{name}.{finding.key}" if finding.key else f"targets.{name}"
                 yield Problem(key, pipeline.redact(finding.evidence), finding.fix)
-    if spec.arch == "aarch64" and spec.firmware == "bios":
-        yield Problem("build.firmware", "aarch64 machines boot by UEFI only", 'write "uefi"')
     if flavour.build.source.debian and spec.size < DEBIAN_LEAST and not sized:
         message = f"size too small: Debian takes at least {show_size(DEBIAN_LEAST)}"
         yield Problem("build.size", message, 'write "2GiB" or more')

@@ -15,7 +15,7 @@ from publisher import events
 from publisher.cli.plain import INTERVAL, describe, progress_text
 from publisher.cli.progress import Board, result_lines, was_cancelled
 from publisher.cli.text import clean, encodable, show_seconds
-from publisher.model import Severity
+from publisher.model import Image, Severity
 
 ANNOTATED: set[str] = set()
 """Errors that a failed step has announced, so that the end does not repeat them."""
@@ -73,7 +73,7 @@ class Actions:
         self._results: dict[str, tuple[str, str]] = {}
         self._last_progress: dict[str, float] = {}
         self._headline = ""
-        self._images: tuple[tuple[str, str, str], ...] = ()
+        self._images: tuple[Image, ...] = ()
 
     def __call__(self, event: events.Event) -> None:
         with self._lock:
@@ -173,7 +173,7 @@ class Actions:
     def _finish(self, event: events.RunFinished) -> None:
         headline, *rest = result_lines(self._board.title, event, show_seconds(event.seconds))
         self._headline = headline
-        self._images = tuple((i.provider, i.region, i.reference) for i in event.images)
+        self._images = event.images
         for line in (headline, *rest):
             self._print(inert(line))
 
@@ -182,8 +182,12 @@ class Actions:
             return
         lines = [f"### {_cell(self._headline)}", ""]
         if self._images:
-            lines += ["| Cloud | Region | Image |", "|---|---|---|"]
-            lines += [f"| {_cell(a)} | {_cell(b)} | `{_cell(c)}` |" for a, b, c in self._images]
+            several = len({image.name for image in self._images}) > 1
+            headings = [*(["Name"] if several else []), "Cloud", "Region", "Image"]
+            lines += [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+            for image in self._images:
+                cells = [*([image.name] if several else []), image.provider, image.region]
+                lines.append(f"| {' | '.join(map(_cell, cells))} | `{_cell(image.reference)}` |")
             lines.append("")
         if self._results:
             lines += ["| Step | Result | Time |", "|---|---|---|"]

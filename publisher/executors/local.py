@@ -29,8 +29,8 @@ def execute(
 
     A step starts when every step of `steps` that it names in `needs` or
     `after` has ended and one of its `slots` is free, the plan's first ones first.
-    It is left out when one of those failed or was left out
-    and `blocks(step, failed one)`. After a cancellation nothing new starts.
+    It is left out when one of those failed or was left out and `blocks(step, failed
+    one)`. After a cancellation nothing new starts.
     """
     waiting = {step.id: step for step in steps}
     by_id = dict(waiting)

@@ -263,6 +263,18 @@ def test_a_lost_journal_costs_no_second_resource(release: Release) -> None:
     assert len(CLOUDS["nimbus"].images) == 8
 
 
+def test_a_journal_that_a_crash_cut_short_doubles_nothing(release: Release) -> None:
+    first = release()
+    journal = release_directory(release.state, "web", "1.0.0") / "journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[: len(lines) // 2]) + lines[len(lines) // 2][:20])
+    forget_calls()
+    again = release()
+    assert {i.reference for i in again.images} == {i.reference for i in first.images}
+    assert "upload" not in calls()
+    assert (len(CLOUDS["nimbus"].images), len(CLOUDS["stratus"].images)) == (8, 4)
+
+
 def test_one_changed_variant_leaves_the_other_alone(release: Release, builder: Builder) -> None:
     release()
     forget_calls()

@@ -295,7 +295,7 @@ def test_defaults_of_a_stand_in_do_not_go_over_what_the_file_says(loading: Loade
         ),
         (
             '[variants.dev.image]\narch = ["aarch64"]\n[variants.dev.build]\nfirmware = "bios"\n',
-            'variants.dev.build.firmware: aarch64 machines boot by UEFI only (write "uefi")',
+            'variants.dev.build.firmware: aarch64 has no BIOS (write firmware = "uefi")',
         ),
         ("[variants]\ndev = 3\n", "variants.dev: must be a table"),
     ],
