@@ -213,10 +213,18 @@ def claims(seen: Seen, size: int) -> list[Claim]:
     if seen.look.reports_ready:
         lines.append(_Line("ready", "the guest reported ready", ready))
     judged = [_claim(line, line.judge(seen)) for line in (*lines, *_AFTER)]
-    if seen.error is not None and not any(c.status is Status.FAILED for c in judged):
-        at = next(
-            (n for n, c in enumerate(judged) if c.status is Status.UNREACHED), len(judged) - 1
-        )
+    return judged if seen.error is None else _first_failure(judged, seen)
+
+
+def _first_failure(judged: list[Claim], seen: Seen) -> list[Claim]:
+    """The lines of a boot that ended early: what broke first is to blame, and what
+    would have come later was not reached."""
+    failed = [n for n, claim in enumerate(judged) if claim.status is Status.FAILED]
+    missing = [n for n, claim in enumerate(judged) if claim.status is Status.UNREACHED]
+    for number in failed[1:]:
+        judged[number] = replace(judged[number], status=Status.UNREACHED, evidence="")
+    if not failed:
+        at = missing[0] if missing else len(judged) - 1
         judged[at] = replace(judged[at], status=Status.FAILED, evidence=_first_line(seen))
     return judged
 

@@ -1,0 +1,180 @@
+"""A guest's own network: what was asked for is there, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dns.message
+import dns.rcode
+import pytest
+
+from publisher.errors import HostError
+from publisher.vm import namespace
+from publisher.vm.names import answer
+from publisher.vm.namespace import PrivateNetwork
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+needs_namespaces = pytest.mark.skipif(
+    not namespace.probe()[0], reason="this machine forbids user namespaces"
+)
+METADATA = "169.254.169.254"
+NAMES = {"metadata.google.internal": METADATA}
+
+
+def echo(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+    start("200 OK", [("Content-Type", "text/plain")])
+    return [f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}".encode()]
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[PrivateNetwork]:
+    endpoints = {(METADATA, 80): echo, ("fd00:ec2::254", 80): echo}
+    with PrivateNetwork(
+        addresses=[METADATA, "fd00:ec2::254"], endpoints=endpoints, names=NAMES
+    ) as made:
+        yield made
+
+
+CLIENT = """
+import socket, sys, urllib.request
+for url in sys.argv[1:]:
+    try:
+        print(urllib.request.urlopen(url, timeout=5).read().decode())
+    except OSError as error:
+        print(getattr(error, "reason", error))
+"""
+
+
+def inside(network: PrivateNetwork, *argv: str) -> list[str]:
+    done = subprocess.run(network.enclose(argv), capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+@needs_namespaces
+def test_addresses_and_names_are_there_and_nothing_else_is(network: PrivateNetwork) -> None:
+    said = inside(
+        network,
+        *(sys.executable, "-c", CLIENT),
+        f"http://{METADATA}/v4",
+        "http://[fd00:ec2::254]/v6",
+        "http://metadata.google.internal/name",
+        "http://1.1.1.1/",
+        "http://deb.debian.org/",
+    )
+    assert said[:3] == ["GET /v4", "GET /v6", "GET /name"]
+    assert "Network is unreachable" in said[3]
+    assert "Name or service not known" in said[4]
+    assert len(said) == 5
+
+
+@needs_namespaces
+def test_no_route_leads_out(network: PrivateNetwork) -> None:
+    assert inside(network, "ip", "route", "show", "default") == []
+    links = inside(network, "ip", "-o", "link")
+    # other kinds are tunnels that every namespace has, switched off
+    assert [link.split()[1] for link in links if "UP" in link] == ["lo:"]
+
+
+@needs_namespaces
+def test_ports_inside_are_reached_from_outside(network: PrivateNetwork) -> None:
+    program = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0)); "
+        "print(s.getsockname()[1], flush=True); c, _ = s.accept(); c.sendall(b'SSH-2.0')"
+    )
+    server = subprocess.Popen(
+        network.join([sys.executable, "-c", program]), stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    with server, server.stdout:
+        port = int(server.stdout.readline())
+        with network.connect(port, 5) as connection:
+            assert connection.recv(7) == b"SSH-2.0"
+    with pytest.raises(OSError, match="refused"):
+        network.connect(port, 5)
+
+
+def namespaces() -> set[str]:
+    found = set()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                found.add(os.readlink(process / "ns" / "net"))
+            except OSError:
+                continue
+    return found
+
+
+@needs_namespaces
+def test_nothing_stays_after_the_program_was_killed() -> None:
+    before = namespaces()
+    program = (
+        "import subprocess, time\n"
+        "from publisher.vm.namespace import PrivateNetwork\n"
+        "network = PrivateNetwork(addresses=['168.63.129.16'], endpoints={}, names={})\n"
+        "network.__enter__()\n"
+        "subprocess.Popen(network.enclose(['sleep', '600']))\n"
+        "time.sleep(0.3)\n"
+        "print('up', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
+    assert child.stdout is not None
+    with child, child.stdout:
+        assert child.stdout.readline() == "up\n"
+        made = namespaces() - before
+        assert made
+        child.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while namespaces() & made:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_machine_that_forbids_namespaces_says_what_to_allow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(namespace, "probe", lambda: ((), "no private network: not permitted"))
+    with pytest.raises(HostError, match="not permitted"):
+        PrivateNetwork(addresses=[], endpoints={}, names={})
+
+
+def test_a_namespace_that_can_not_be_made_is_the_hosts_error() -> None:
+    network = PrivateNetwork(
+        addresses=["not-an-address"], endpoints={}, names={}, unshare=("--no-such-option",)
+    )
+    with pytest.raises(HostError, match="no private network for a guest") as caught, network:
+        pass
+    assert "user namespaces" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("metadata.google.internal.", "A", [METADATA]),
+        ("METADATA.Google.internal.", "A", [METADATA]),
+        ("metadata.google.internal.", "AAAA", []),
+        ("metadata.google.internal.", "TXT", []),
+    ],
+)
+def test_known_names_resolve(name: str, kind: str, expected: list[str]) -> None:
+    reply = dns.message.from_wire(answer(dns.message.make_query(name, kind).to_wire(), NAMES))
+    assert reply.rcode() == dns.rcode.NOERROR
+    assert [str(record) for records in reply.answer for record in records] == expected
+
+
+def test_other_names_do_not_exist() -> None:
+    query = dns.message.make_query("deb.debian.org.", "A")
+    reply = dns.message.from_wire(answer(query.to_wire(), NAMES))
+    assert reply.rcode() == dns.rcode.NXDOMAIN
+    assert query.is_response(reply)
