@@ -45,12 +45,14 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 class Patience:
     """How long a login is waited for, in seconds: for sshd's first line, for any
     sign of life, for the whole boot; `refusals` is how often sshd may say no,
-    because it may answer before cloud-init has put our keys in place."""
+    because it may answer before cloud-init has put our keys in place; `pause` is
+    the longest between two attempts."""
 
     banner: float = BANNER
     stall: float = STALL
     boot: float = BOOT
     refusals: int = 20
+    pause: float = 3.0
 
 
 PATIENCE = Patience()
@@ -180,12 +182,12 @@ class Shell:
         machine, clock = self._machine, self._machine.task.clock
         network, patience = machine.hardware.network, self._patience
         started = clock.monotonic()
-        delay = 0.25
+        delay, banner = 0.25, patience.banner
         said = ""
         attempts = 0
         while True:
             machine.check()
-            if listening(network, machine.ssh_port, patience.banner):
+            if listening(network, machine.ssh_port, banner):
                 machine.tracker.enter(Phase.SSHD)
                 said = self._login()
                 if not said:
@@ -202,7 +204,9 @@ class Shell:
                 raise machine.boot_error(f"no login after {now - started:.0f} s {said}".rstrip())
             self._on_wait()
             machine.task.cancellation.wait(delay)
-            delay = min(delay * 1.5, 3.0)
+            delay = min(delay * 1.5, patience.pause)
+            # a short one finds sshd soon, a long one may be needed on a busy machine
+            banner = min(banner * 1.1, BANNER)
 
     def reboot(self) -> None:
         """Restart the guest and log in again. Raises BuildError or BootError when it

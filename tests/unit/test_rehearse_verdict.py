@@ -38,8 +38,9 @@ def test_a_good_boot_proves_every_claim(tmp_path: Path) -> None:
     [
         ({"datasource": "None"}, "datasource", "cloud-init chose None, not Nimbus"),
         ({"datasource": "", "disabled": True}, "datasource", "cloud-init is disabled"),
-        ({"token": ""}, "user-data", "runcmd left no mark: nobody asked for them"),
-        ({"token": "", "errors": ("boom",)}, "user-data", "boom"),
+        ({"done": ""}, "user-data", "write_files of the user data ran, runcmd did not"),
+        ({"begun": "", "done": ""}, "user-data", "runcmd left no mark: nobody asked for them"),
+        ({"begun": "", "done": "", "errors": ("boom",)}, "user-data", "boom"),
         ({"hostname": "localhost"}, "hostname", "it is localhost"),
         ({"root_end": SIZE, "filesystem": SIZE - 1}, "growth", "the partition /dev/nvme0n1p1"),
         ({"filesystem": SIZE - 1}, "growth", "the file system did not grow"),
@@ -94,7 +95,9 @@ def test_the_console_tells_which_datasource_was_chosen_without_a_login(tmp_path:
 
 
 def test_an_image_without_cloud_init_proves_what_it_can(tmp_path: Path) -> None:
-    known = facts(cloud_init=False, datasource="", token="", agents=("google-guest-agent",))
+    known = facts(
+        cloud_init=False, datasource="", begun="", done="", agents=("google-guest-agent",)
+    )
     made = lines(claims(seen(tmp_path, known=known, reports=[READY]), SIZE))
     assert made["datasource"].status is Status.UNPROVABLE
     assert "google-guest-agent" in made["datasource"].evidence
@@ -140,7 +143,7 @@ def test_a_console_elsewhere_and_a_deaf_power_button_fail(tmp_path: Path) -> Non
 def test_another_instance_is_set_up_anew(tmp_path: Path) -> None:
     first = seen(tmp_path, known=facts())
     fresh = facts(
-        hostname="rehearsal-2", token="token-2", instance="n-2", host_keys=("ssh-ed25519 B",)
+        hostname="rehearsal-2", begun="token-2", instance="n-2", host_keys=("ssh-ed25519 B",)
     )
     claim = again(seen(tmp_path, known=fresh, number=2), first)
     assert claim.status is Status.PROVED
@@ -151,7 +154,7 @@ def test_another_instance_is_set_up_anew(tmp_path: Path) -> None:
     ("changed", "evidence"),
     [
         ({"host_keys": ("ssh-ed25519 A1",)}, "ssh host keys are those of the instance before"),
-        ({"token": "token-1"}, "user data did not run again"),
+        ({"begun": "token-1"}, "user data did not run again"),
         ({"instance": "n-1"}, "cloud-init still takes itself for n-1"),
         ({"hostname": "rehearsal-1"}, "the host name is still rehearsal-1"),
     ],
@@ -159,7 +162,7 @@ def test_another_instance_is_set_up_anew(tmp_path: Path) -> None:
 def test_what_is_frozen_is_named(tmp_path: Path, changed: dict[str, object], evidence: str) -> None:
     fresh = {
         "hostname": "rehearsal-2",
-        "token": "token-2",
+        "begun": "token-2",
         "instance": "n-2",
         "host_keys": ("ssh-ed25519 B",),
     }
@@ -171,7 +174,7 @@ def test_what_is_frozen_is_named(tmp_path: Path, changed: dict[str, object], evi
 
 def test_a_machine_id_that_is_older_than_the_first_boot_was_sealed_in(tmp_path: Path) -> None:
     fresh = facts(
-        hostname="rehearsal-2", token="token-2", instance="n-2", host_keys=("ssh-ed25519 B",)
+        hostname="rehearsal-2", begun="token-2", instance="n-2", host_keys=("ssh-ed25519 B",)
     )
     claim = again(
         seen(tmp_path, known=fresh, number=2), seen(tmp_path, known=facts(machine_id_age=3600))

@@ -119,7 +119,9 @@ def boot(
         machine = stack.enter_context(_machine(order, service, directory, task, stack, full=full))
         seen.tracker = machine.tracker
         settings = order.settings
-        patience = Patience(banner=5, stall=settings.stall, boot=settings.timeout, refusals=10)
+        patience = Patience(
+            banner=5, stall=settings.stall, boot=settings.timeout, refusals=10, pause=0.7
+        )
         shell = Shell(
             machine, pair, USER, patience=patience, pinned=False, on_wait=_hopeless(machine)
         )
@@ -127,7 +129,7 @@ def boot(
         try:
             shell.connect()
             task.phase("looking around")
-            seen.facts = observe(shell, settle=60 if full else 1)
+            seen.facts = observe(shell, wait=full)
             if order.look.reports_ready and full:
                 _await_ready(service, task)
             act(shell)

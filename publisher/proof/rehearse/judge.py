@@ -104,8 +104,10 @@ def ran_user_data(seen: Seen) -> Answer:
     if not seen.facts.cloud_init:
         return Status.UNPROVABLE, _NO_AGENT
     asked = seen.report("user-data")
-    if seen.facts.token == seen.token:
+    if seen.facts.done == seen.token:
         return _proved("runcmd left its mark" + (f", fetched by {asked.text}" if asked else ""))
+    if seen.facts.begun == seen.token:
+        return _failed("write_files of the user data ran, runcmd did not")
     why = "; ".join(seen.facts.errors) or (
         "they were fetched" if asked else "nobody asked for them"
     )
@@ -261,7 +263,7 @@ def _frozen(seen: Seen, before: Seen) -> Iterator[str]:
     if seen.facts.cloud_init:
         if seen.facts.instance == before.facts.instance:
             yield f"cloud-init still takes itself for {before.facts.instance}"
-        if seen.facts.token != seen.token:
+        if seen.facts.begun != seen.token:
             yield "user data did not run again"
     if seen.facts.hostname.partition(".")[0] != seen.instance.hostname:
         yield f"the host name is still {seen.facts.hostname}"

@@ -14,18 +14,20 @@ from publisher.vm.shell import Shell
 
 WAIT = 180
 """Seconds after the login that first-boot work may go on."""
+SETTLE = 60
+"""Seconds after that until systemd has nothing left to start."""
 
 # Tools of the image may be missing: each answer stands alone, and an empty one counts as none.
 _SCRIPT = r"""
 say() { printf '%s\t%s\n' "$1" "$(printf %s "$2" | tr '\n\t' '  ')"; }
 each() { while IFS= read -r line; do [ -z "$line" ] || say "$1" "$line"; done; }
 end=$(( $(date +%s) + @WAIT@ ))
-if [ -d /run/cloud-init ] && [ ! -e /run/cloud-init/disabled ]; then
+if [ @WAIT@ -gt 0 ] && [ -d /run/cloud-init ] && [ ! -e /run/cloud-init/disabled ]; then
     while [ ! -e /run/cloud-init/result.json ] && [ "$(date +%s)" -lt $end ]; do
         sleep 0.3
     done
 fi
-if command -v systemctl >/dev/null && [ -d /run/systemd/system ]; then
+if [ @WAIT@ -gt 0 ] && [ -d /run/systemd/system ]; then
     say system "$(timeout @SETTLE@ systemctl is-system-running --wait 2>/dev/null ||
         systemctl is-system-running 2>/dev/null)"
     systemctl --failed --plain --no-legend --no-pager 2>/dev/null | each failed
@@ -47,7 +49,8 @@ say hostname "$(cat /proc/sys/kernel/hostname)"
 say address "$(ip -4 -o address show scope global 2>/dev/null | awk '{ print $2, $4 }')"
 say cmdline "$(cat /proc/cmdline)"
 say console "$(cat /sys/class/tty/console/active 2>/dev/null)"
-say token "$(cat @MARK@/user-data 2>/dev/null)"
+say begun "$(cat @MARK@/begun 2>/dev/null)"
+say done "$(cat @MARK@/done 2>/dev/null)"
 say instance "$(cat /var/lib/cloud/data/instance-id 2>/dev/null)"
 say status "$(cat /run/cloud-init/status.json 2>/dev/null)"
 say identify "$(cat /run/cloud-init/ds-identify.log 2>/dev/null | tail -n 3)"
@@ -93,7 +96,9 @@ class Facts(Noun):
     errors: tuple[str, ...] = ()
     """What cloud-init counts as its errors."""
     instance: str = ""
-    token: str = ""
+    begun: str = ""
+    done: str = ""
+    """The tokens that user data left before sshd started and at the very end."""
     host_keys: tuple[str, ...] = ()
     machine_id: str = ""
     machine_id_age: int = 0
@@ -156,7 +161,8 @@ def parse(lines: Sequence[str]) -> Facts:
         datasource=datasource,
         errors=errors,
         instance=one.get("instance", ""),
-        token=one.get("token", ""),
+        begun=one.get("begun", ""),
+        done=one.get("done", ""),
         host_keys=tuple(answers["host_key"]),
         machine_id=one.get("machine_id", ""),
         machine_id_age=booted - made if made and booted else 0,
@@ -164,10 +170,10 @@ def parse(lines: Sequence[str]) -> Facts:
     )
 
 
-def observe(shell: Shell, *, settle: int = 60) -> Facts:
-    """Wait until first-boot work is done and ask. Raises BootError when the guest
-    dies under it, BuildError when it can't answer."""
-    script = _SCRIPT.replace("@WAIT@", str(WAIT)).replace("@SETTLE@", str(settle))
+def observe(shell: Shell, *, wait: bool) -> Facts:
+    """Ask; with `wait` once all first-boot work is done and systemd has settled.
+    Raises BootError when the guest dies under it, BuildError when it can't answer."""
+    script = _SCRIPT.replace("@WAIT@", str(WAIT if wait else 0)).replace("@SETTLE@", str(SETTLE))
     script = script.replace("@MARK@", MARK)
     done = shell.command("sudo -n sh -s 2>/dev/null || sh -s", stdin=[script.encode()])
     return parse(done.tail)
