@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from publisher.cli import export, lab, lint, rehearse, secrets
+from publisher.cli import export, inventory, lab, lint, rehearse, secrets
 from publisher.cli.help import Command, Group
 from publisher.cli.options import (
     Archs,
@@ -175,6 +175,7 @@ app.command("export", cls=Command)(export.command)
 app.command("rehearse", cls=Command)(rehearse.command)
 app.command("secrets", cls=Command)(secrets.command)
 app.command("lint", cls=Command)(lint.command)
+app.command("inventory", cls=Command)(inventory.command)
 
 
 @app.command("list", cls=Command)

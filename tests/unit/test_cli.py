@@ -83,6 +83,7 @@ COMMANDS = [
     "rehearse",
     "secrets",
     "lint",
+    "inventory",
     "list",
     "show",
     "doctor",

@@ -1,0 +1,87 @@
+"""From a disk to its inventory."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from publisher.model import Disk
+from publisher.proof.inspect.budget import Budget, Unreadable
+from publisher.proof.inspect.inspection import Inspection
+from publisher.proof.inspect.storage import RawFile
+from publisher.proof.inspect.tree import Tree
+from publisher.proof.inventory import alpine, debian, languages, rpm
+from publisher.proof.inventory.component import Component, Inventory, System
+from publisher.task import Task
+
+_Manager: TypeAlias = tuple[
+    str, Callable[[Tree, System], Iterator[Component]], Callable[[Tree], Iterator[str]]
+]
+_MANAGERS: tuple[_Manager, ...] = (
+    ("dpkg", debian.components, debian.owned),
+    ("rpm", rpm.components, rpm.owned),
+    ("apk", alpine.components, alpine.owned),
+)
+_BROKEN = (Unreadable, struct.error, ValueError, LookupError, RecursionError)
+"""What a disk that is damaged, or made to be read wrong, raises."""
+
+
+def collect(disk: Disk, task: Task) -> Inventory:
+    """The packages in the root file system and what its fstab mounts. What can't be
+    read is among the gaps: an inventory never fails, and never hides that it lacks
+    something. Packages of Python and Node.js that came with one of the distribution's
+    are not listed again.
+    """
+    task.phase("listing the packages")
+    budget = Budget(check=task.check)
+    storage = RawFile(disk.path, budget, disk.size)
+    system, gaps, written = System(), list[str](), 0
+    found: dict[str, Component] = {}
+    try:
+        inspection = Inspection(storage, budget)
+        tree = inspection.tree()
+        written = _written(inspection)
+        system = _system(tree)
+        owned: set[str] = set()
+        for name, components, paths in _MANAGERS:
+            try:
+                found.update((c.purl, c) for c in components(tree, system))
+                owned.update(path for path in paths(tree) if languages.describes(path))
+            except _BROKEN as error:
+                gaps.append(f"packages of {name}: {error}")
+        for component in languages.components(tree, frozenset(owned)):
+            found.setdefault(component.purl, component)
+    except _BROKEN as error:
+        gaps.append(str(error))
+    finally:
+        storage.close()
+    listed = tuple(found[purl] for purl in sorted(found))
+    counts = dict(sorted(Counter(component.kind for component in listed).items()))
+    return Inventory(disk.sha256, disk.size, system, listed, tuple(gaps), written, counts)
+
+
+def _system(tree: Tree) -> System:
+    """os-release(5)."""
+    text = tree.text("/etc/os-release") or tree.text("/usr/lib/os-release")
+    fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    values = {name: value.strip().strip("\"'") for name, value in fields.items()}
+    return System(
+        values.get("ID", ""),
+        values.get("VERSION_ID", ""),
+        values.get("PRETTY_NAME", ""),
+        values.get("VERSION_CODENAME", ""),
+    )
+
+
+_SUPERBLOCK, _WRITTEN = 1024, 48
+
+
+def _written(inspection: Inspection) -> int:
+    """When the root was last written, as ext's superblock says; 0 elsewhere."""
+    root = inspection.root()
+    if not root.kind.startswith("ext"):
+        return 0
+    start = root.partition.offset if root.partition else 0
+    return int.from_bytes(inspection.disk.read(start + _SUPERBLOCK + _WRITTEN, 4), "little")

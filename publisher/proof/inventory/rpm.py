@@ -1,0 +1,153 @@
+"""Packages of rpm: its databases in SQLite and ndb. Those in Berkeley DB (before
+Fedora 33 and Enterprise Linux 9) have no reader with a permissive licence here."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packageurl import PackageURL
+
+from publisher.model import MIB
+from publisher.proof.inspect.budget import Damaged, Unreadable
+from publisher.proof.inspect.tree import Tree
+from publisher.proof.inventory import licenses
+from publisher.proof.inventory.component import Component, System
+
+DIRECTORIES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm")
+_MOST = 512 * MIB
+_TEXT_TYPES = (6, 8, 9)  # string, string array, translated strings
+_INT32 = 4
+
+# rpmtag.h of rpm
+_NAME, _VERSION, _RELEASE, _EPOCH, _VENDOR, _LICENSE, _URL, _ARCH = (
+    *(1000, 1001, 1002, 1003, 1011, 1014, 1020, 1022),
+)
+_SOURCE, _DIR_INDEXES, _BASE_NAMES, _DIR_NAMES = 1044, 1116, 1117, 1118
+_WANTED = frozenset(
+    {
+        *(_NAME, _VERSION, _RELEASE, _EPOCH, _VENDOR, _LICENSE, _URL, _ARCH, _SOURCE),
+        *(_DIR_INDEXES, _BASE_NAMES, _DIR_NAMES),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The wanted fields of one package by tag."""
+
+    texts: Mapping[int, list[str]]
+    numbers: Mapping[int, list[int]]
+
+    def first(self, tag: int) -> str:
+        values = self.texts.get(tag) or self.numbers.get(tag)
+        return str(values[0]) if values else ""
+
+
+def headers(tree: Tree) -> Iterator[Header]:
+    """One for each installed package. Raises Unreadable for Berkeley DB."""
+    for directory in DIRECTORIES:
+        for name, reader in (("rpmdb.sqlite", _sqlite), ("Packages.db", _ndb)):
+            path = f"{directory}/{name}"
+            if tree.is_file(path):
+                for blob in reader(tree, path):
+                    yield _header(blob)
+                return
+    for directory in DIRECTORIES:
+        if tree.is_file(f"{directory}/Packages"):
+            raise Unreadable(f"{directory}/Packages is a Berkeley DB, which is not read here")
+
+
+def _sqlite(tree: Tree, path: str) -> Iterator[bytes]:
+    with tempfile.TemporaryDirectory(prefix="rpmdb-") as directory:
+        copy = Path(directory, "rpmdb.sqlite")
+        for suffix in ("", "-wal"):
+            size = 0
+            with Path(f"{copy}{suffix}").open("wb") as file:
+                for piece in tree.stream(path + suffix):
+                    size += len(piece)
+                    if size > _MOST:
+                        raise Damaged(f"{path}{suffix} has more than {_MOST} bytes")
+                    file.write(piece)
+        try:
+            with contextlib.closing(sqlite3.connect(copy)) as database:
+                for (blob,) in database.execute("SELECT blob FROM Packages ORDER BY hnum"):
+                    yield bytes(blob)
+        except (sqlite3.Error, TypeError) as error:
+            raise Damaged(f"{path} can't be read: {error}") from error
+
+
+def _ndb(tree: Tree, path: str) -> Iterator[bytes]:
+    """rpm's lib/backend/ndb/rpmpkg.c: slots of 16 bytes, blobs in blocks of 16."""
+    data = tree.read(path, _MOST)
+    magic, version, _, pages = struct.unpack_from("<4sIII", data)
+    if magic != b"RpmP" or version != 0 or pages * 4096 > len(data):
+        raise Damaged(f"{path} is no database of rpm")
+    for at in range(32, pages * 4096, 16):
+        magic, package, block, _ = struct.unpack_from("<4sIII", data, at)
+        if magic != b"Slot" or not package or not block:
+            continue
+        magic, owner, _, length = struct.unpack_from("<4sIII", data, block * 16)
+        if magic != b"BlbS" or owner != package:
+            raise Damaged(f"{path} has a package whose header is not there")
+        yield data[block * 16 + 16 : block * 16 + 16 + length]
+
+
+def _header(blob: bytes) -> Header:
+    """https://rpm-software-management.github.io/rpm/manual/format_header.html, without
+    its magic: two counts, the index, the data."""
+    entries, size = struct.unpack_from(">II", blob)
+    start = 8 + 16 * entries
+    if entries > 65536 or start + size > len(blob):
+        raise Damaged("the header of an rpm package is damaged")
+    data = blob[start : start + size]
+    texts: dict[int, list[str]] = {}
+    numbers: dict[int, list[int]] = {}
+    for number in range(entries):
+        tag, kind, offset, count = struct.unpack_from(">IIII", blob, 8 + 16 * number)
+        if tag not in _WANTED or offset > size:
+            continue
+        if kind in _TEXT_TYPES:
+            pieces = data[offset:].split(b"\0", count)[:count]
+            texts[tag] = [piece.decode(errors="replace") for piece in pieces]
+        elif kind == _INT32 and offset + 4 * count <= size:
+            numbers[tag] = list(struct.unpack_from(f">{count}i", data, offset))
+    return Header(texts, numbers)
+
+
+def components(tree: Tree, system: System) -> Iterator[Component]:
+    for header in headers(tree):
+        name = header.first(_NAME)
+        if not name or name == "gpg-pubkey":  # keys that rpm trusts, kept as packages
+            continue
+        version = f"{header.first(_VERSION)}-{header.first(_RELEASE)}"
+        qualifiers = {
+            "arch": header.first(_ARCH),
+            "epoch": header.first(_EPOCH),
+            "upstream": header.first(_SOURCE),
+            "distro": system.distro,
+        }
+        yield Component(
+            "rpm",
+            name,
+            version,
+            PackageURL("rpm", system.id, name, version, qualifiers).to_string(),
+            tuple(sorted(set(licenses.parts(header.first(_LICENSE))))),
+            header.first(_VENDOR),
+            header.first(_URL),
+        )
+
+
+def owned(tree: Tree) -> Iterator[str]:
+    """The paths that rpm's packages brought."""
+    for header in headers(tree):
+        directories = header.texts.get(_DIR_NAMES, [])
+        names, indexes = header.texts.get(_BASE_NAMES, []), header.numbers.get(_DIR_INDEXES, [])
+        for name, index in zip(names, indexes, strict=False):
+            if 0 <= index < len(directories):
+                yield f"{directories[index]}{name}"
