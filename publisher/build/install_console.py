@@ -49,6 +49,7 @@ _PROMPTS = (
     re.compile(r"^Please make (?:a selection|your choice) from (?:the )?above.*: *$"),
     re.compile(r"^Would you like to ignore this and continue with installation\? *$"),
 )
+_KERNEL = re.compile(r"\[ *\d+\.\d{6}\] ")
 QUESTION = "it asks a question that no answer file answers"
 _FULL = re.compile(
     r"No space left on device|[Nn]ot enough (?:free |disk )*space|too small"
@@ -57,7 +58,8 @@ _FULL = re.compile(
 
 
 class Progress(Tracker):
-    """Fed the console's bytes. `on_line` gets each line, `on_phase` what begins.
+    """Fed the console's bytes. `on_line` gets each line but the kernel's, `on_phase`
+    what begins.
 
     `trouble` is why the installer can't go on, empty while it can; `full` says that
     it complained about the size of the disk."""
@@ -82,7 +84,7 @@ class Progress(Tracker):
             self._fail(QUESTION)
 
     def _judge(self, line: str) -> None:
-        if line.strip():
+        if line.strip() and not _KERNEL.match(line):
             self._on_line(line.rstrip())
         self._follow(line)
         self.full = self.full or bool(_FULL.search(line))

@@ -27,7 +27,8 @@ def extract(iso: Path, inside: str, into: Path, key: str) -> None:
         elif opened.has_joliet():
             opened.get_file_from_iso(str(into), joliet_path=path)
         else:
-            opened.get_file_from_iso(str(into), iso_path=f"{path.upper()};1")
+            dot = "" if "." in path.rpartition("/")[2] else "."
+            opened.get_file_from_iso(str(into), iso_path=f"{path.upper()}{dot};1")
     except PyCdlibException as error:
         raise BuildError(
             f"{iso.name} holds no file {path}", key=key, hint="look into it with: isoinfo -f -R -i"

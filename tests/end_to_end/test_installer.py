@@ -7,11 +7,13 @@ it, as an installer would, and makes a system of it that knows no cloud-init.
 
 from __future__ import annotations
 
+import io
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pycdlib
 import pytest
 
 from publisher.build import build
@@ -150,8 +152,11 @@ class World:
             "user": "operator",
             "timeout": "30min",
         }
+        return self.install({**installer, **changes}, size, *steps)
+
+    def install(self, installer: dict[str, Any], size: int, *steps: dict[str, Any]) -> Disk:
         recipe = Recipe.model_validate(
-            {"source": {"installer": {**installer, **changes}}, "size": size, "steps": steps}
+            {"source": {"installer": installer}, "size": size, "steps": steps}
         )
         return build(
             recipe,
@@ -215,9 +220,44 @@ def test_the_installation_is_not_repeated_for_other_steps(world: World, sealed: 
     assert not any(phase.startswith("installing") for phase in world.phases)
 
 
-def test_an_installer_that_reports_a_failure_is_believed(world: World, sealed: Disk) -> None:
+def test_an_installer_out_of_an_iso_that_reports_a_failure_is_believed(
+    world: World, sealed: Disk
+) -> None:
     world.events.clear()
-    with pytest.raises(BuildError, match="reported a failure") as caught:
-        world.build(sealed.size, variables=world.variables("mirror.invalid"))
+    iso = pycdlib.PyCdlib()
+    iso.new(rock_ridge="1.09")
+    for name in ("linux", "initrd.gz"):
+        inside_iso = f"/{name.upper().ljust(8, '_')[:8]}.;1"
+        iso.add_file(str(NETBOOT / name), inside_iso, rr_name=name)
+    iso.write(str(world.directory / "netboot.iso"))
+    iso.close()
+    with pytest.raises(BuildError, match="reported a failure:\nline") as caught:
+        world.build(
+            sealed.size,
+            iso="netboot.iso",
+            kernel="/linux",
+            initrd="/initrd.gz",
+            variables=world.variables("mirror.invalid"),
+        )
     assert caught.value.key == "build.source.installer"
+    assert "installing: install.sh was fetched" in world.phases
     assert not list((world.directory / "state" / "store" / "scratch").glob("build-*"))
+
+
+SAYS = b"!! ERROR: This CD is for people.\r\n"
+# A boot sector that writes what follows it to the serial port, and stops:
+#   xor ax,ax; mov ds,ax; mov si,0x7c16; cld
+#   1: lodsb; test al,al; jz 2f; mov dx,0x3f8; out dx,al; jmp 1b; 2: hlt; jmp 2b
+SECTOR = bytes.fromhex("31c08ed8be167cfcac84c07406baf803eeebf5f4ebfd") + SAYS + b"\0"
+
+
+def test_a_cd_boots_by_itself(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    iso = pycdlib.PyCdlib()
+    iso.new()
+    iso.add_fp(io.BytesIO(SECTOR.ljust(2048, b"\0")), 2048, "/BOOT.;1")
+    iso.add_eltorito("/BOOT.;1")
+    iso.write(str(tmp_path / "cd.iso"))
+    iso.close()
+    with pytest.raises(BuildError, match="the installer stopped: This CD is for people"):
+        world.install({"iso": "cd.iso"}, 16 * MIB)

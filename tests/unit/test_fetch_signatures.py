@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from publisher.build import sources
 from publisher.errors import BuildError, HostError
 from publisher.fetch import Digest, SignedSums, fetch
 from publisher.fetch.openpgp import dearmor
 from publisher.fetch.sums import lookup
+from publisher.recipe import Recipe
 from publisher.task import detached
 from publisher.vm import host
 from tests.unit.file_server import Files, serve
@@ -215,3 +217,28 @@ def test_a_missing_gpgv_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             cache=tmp_path,
             task=detached(tmp_path / "memory"),
         )
+
+
+@needs_gpg
+def test_a_build_is_keyed_by_what_the_list_says_now_without_a_download(mirror: Mirror) -> None:
+    mirror.key("good@x")
+    task = detached(mirror.directory / "memory")
+    source = {
+        "file": f"{mirror.files.url}/disk.img",
+        "sums": f"{mirror.files.url}/SHA256SUMS",
+        "key": "key",
+    }
+    disk = Recipe.model_validate({"source": {"disk": source}, "size": "2GiB"})
+    iso = {"source": {"installer": {"iso": source}}, "size": "2GiB"}
+    for digest in (SHA256, "f" * 64):
+        listed = f"{digest}  disk.img\n".encode()
+        mirror.files.contents["/SHA256SUMS"] = mirror.sign("good@x", "--clear-sign", data=listed)
+        told = Digest("sha256", digest)
+        assert sources.resolve(disk, mirror.directory, task) == {"file": told}
+        found = sources.resolve(Recipe.model_validate(iso), mirror.directory, task)
+        assert found == {"iso": told}
+    assert all(path == "/SHA256SUMS" for path, _ in mirror.files.requests)
+    mirror.files.contents["/SHA256SUMS"] = mirror.sign("other@x", "--clear-sign")
+    with pytest.raises(BuildError, match="SHA256SUMS") as caught:
+        sources.resolve(disk, mirror.directory, task)
+    assert caught.value.key == "build.source.disk.sums"

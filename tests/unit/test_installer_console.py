@@ -27,7 +27,7 @@ def heard() -> Heard:
 
 def test_debians_installer_shows_what_it_does(heard: Heard) -> None:
     heard.feed(
-        "Booting from ROM...\r\n"
+        "[    0.000000] Linux version 6.1\r\nBooting from ROM...\r\n"
         "Detecting network hardware  ... 2%... 95%... 100%\r\n"
         "Detecting link on enp0s2; please wait...  ... 0%... 100%\r\n"
         "Installing the base system  ... 1%... 10%"
