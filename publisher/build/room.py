@@ -143,7 +143,7 @@ class Room:
         self._layers = checkpoint.layers
         self._start(firmware, incoming=True)
         snapshot.thaw(self.machine, self._kept.memory(checkpoint), self.task)
-        self._login()
+        self._login(awake=True)
         self._kept.touch(checkpoint)
         if not user:
             return
@@ -172,12 +172,12 @@ class Room:
         )
         self.machine = self._stack.enter_context(Machine(hardware, self.task, self._chosen))
 
-    def _login(self) -> None:
+    def _login(self, *, awake: bool = False) -> None:
         if self._user:
-            self.shell = self._stack.enter_context(self._shell(self._user))
+            self.shell = self._stack.enter_context(self._shell(self._user, awake=awake))
 
-    def _shell(self, user: str) -> Shell:
-        return Shell(self.machine, self.keys, user, pinned=self.keys.pinned)
+    def _shell(self, user: str, *, awake: bool = False) -> Shell:
+        return Shell(self.machine, self.keys, user, pinned=self.keys.pinned, awake=awake)
 
     def _open(self, door: str) -> None:
         """Let root in, as a user who may become root without a password."""

@@ -30,6 +30,8 @@ BANNER = 20.0
 """Seconds to wait for sshd's first line; an emulated guest is slow to fork."""
 HANDSHAKE = 120
 """Seconds for a whole login under emulation on a busy host."""
+AWAKE = 60.0
+"""Seconds that a resumed guest may take to answer, before an older one is tried."""
 _LOST = 255
 """The status of ssh when the connection fails, not the command."""
 SHUTDOWN = 60.0
@@ -72,7 +74,8 @@ class Shell:
     """Login of one user in a Machine; a context that ends with the connection.
 
     `pinned`: only the host key of `keys` is accepted; otherwise any, which is for
-    a network that nobody else is in. `on_wait` is called while the guest boots,
+    a network that nobody else is in. `awake`: the guest was not booted but resumed,
+    so its SSH server answers now or never. `on_wait` is called while the guest boots,
     and may raise what makes waiting any longer useless."""
 
     def __init__(
@@ -83,6 +86,7 @@ class Shell:
         *,
         patience: Patience = PATIENCE,
         pinned: bool = True,
+        awake: bool = False,
         on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         self._machine = machine
@@ -90,6 +94,7 @@ class Shell:
         self._user = user
         self._patience = patience
         self._pinned = pinned
+        self._awake = awake
         self._on_wait = on_wait
         self._master: subprocess.Popen[bytes] | None = None
         self._directory = keys.identity.parent
@@ -127,6 +132,8 @@ class Shell:
             "IdentitiesOnly": "yes",
             "IdentityAgent": "none",
             "IdentityFile": self._keys.identity.name,
+            # the default of newer servers costs an emulated guest twice as much
+            "KexAlgorithms": "^curve25519-sha256",
             "LogLevel": "ERROR",
             "PreferredAuthentications": "publickey",
             "ServerAliveCountMax": "20",
@@ -181,13 +188,16 @@ class Shell:
         require("ssh")
         machine, clock = self._machine, self._machine.task.clock
         network, patience = machine.hardware.network, self._patience
+        awake, self._awake = self._awake, False
+        stall = AWAKE if awake else patience.stall
         started = clock.monotonic()
         delay, banner = 0.25, patience.banner
         said = ""
         attempts = 0
         while True:
             machine.check()
-            if listening(network, machine.ssh_port, banner):
+            # every connection makes the guest's sshd fork, which takes an emulated one long
+            if awake or listening(network, machine.ssh_port, banner):
                 machine.tracker.enter(Phase.SSHD)
                 said = self._login()
                 if not said:
@@ -198,8 +208,8 @@ class Shell:
                     raise machine.boot_error(f"sshd answers but refuses the login: {said}")
             now = clock.monotonic()
             silent = now - max(machine.tracker.heard, started)
-            if silent > patience.stall:
-                raise machine.boot_error(f"no sign of life for {silent:.0f} s")
+            if silent > stall:
+                raise machine.boot_error(f"no sign of life for {silent:.0f} s {said}".rstrip())
             if now - started > patience.boot:
                 raise machine.boot_error(f"no login after {now - started:.0f} s {said}".rstrip())
             self._on_wait()
