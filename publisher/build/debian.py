@@ -356,6 +356,14 @@ def failure(tail: Sequence[str], source: Debian, directory: Path) -> PublishFail
             key="build.source.debian.suite",
             hint="try again later, or name another mirror in build.source.debian.mirror",
         )
+    stale = re.search(r"Release file for (\S+) is expired \(invalid since ([^)]+?)\)", text)
+    if stale:
+        return BuildError(
+            f"the mirror is out of date: {stale[1]} has been invalid for {stale[2]}",
+            key="build.source.debian.mirror",
+            hint="name a mirror that is up to date, or a moment of the past in "
+            "build.source.debian.snapshot",
+        )
     if re.search(r"does not have a Release file|404 +Not Found", text):
         return BuildError(
             f"the mirror has no suite {source.suite!r}",

@@ -184,6 +184,13 @@ def test_releases_are_matched_with_the_sources_that_apt_used(tmp_path: Path) -> 
             "does not answer",
         ),
         (
+            "E: Release file for http://m/debian/dists/sid/InRelease is expired (invalid since "
+            "17d 10h 20min 34s). Updates for this repository will not be applied.",
+            BuildError,
+            "build.source.debian.mirror",
+            "sid/InRelease has been invalid for 17d 10h 20min 34s",
+        ),
+        (
             "E: Failed to fetch http://m/pool/l/linux-image-cloud-amd64_5.10.262-1_amd64.deb  404  "
             "Not Found [IP: 192.0.2.1 80]",
             BuildError,
