@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from publisher import events, manifest
+from publisher.cli.github import Actions
 from publisher.cli.progress import result_lines
 from publisher.executors import slots
 from publisher.manifest import Flavour, Manifest, Timing, manifest_path
@@ -212,3 +214,16 @@ def test_the_result_names_the_image_of_each_reference() -> None:
     ]
     alone = events.RunFinished("run", 1.0, images[:1])
     assert result_lines("web 1", alone, "1 s")[1:] == ["nimbus:north/a"]
+
+
+def test_a_jobs_summary_names_the_images(tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    images = tuple(
+        Image("nimbus", "north", f"north/{name}", name, "1", "0" * 64) for name in ("a", "b")
+    )
+    screen = Actions(io.StringIO(), {"GITHUB_STEP_SUMMARY": str(summary)})
+    screen(events.RunStarted("run", "web 1", ()))
+    screen(events.RunFinished("run", 1.0, images))
+    screen.close()
+    assert "| Name | Cloud | Region | Image |\n|---|---|---|---|\n" in summary.read_text()
+    assert "| a | nimbus | north | `nimbus:north/a` |" in summary.read_text()
