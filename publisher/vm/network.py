@@ -11,6 +11,8 @@ class Network:
 
     netdev = "user"
     """The first words of QEMU's -netdev option."""
+    address = "10.0.2.15"
+    """What QEMU's DHCP server gives the guest."""
 
     def enclose(self, argv: Sequence[str]) -> list[str]:
         """The command line that runs QEMU in this network. Paths must be absolute."""

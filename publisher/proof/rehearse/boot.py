@@ -17,11 +17,13 @@ from publisher.proof.rehearse.observe import Facts, observe
 from publisher.proof.rehearse.userdata import user_data
 from publisher.rehearsal import Rehearse
 from publisher.task import Task
-from publisher.vm import keys, tpm
+from publisher.vm import keys, namespace, tpm
 from publisher.vm.board import Board
 from publisher.vm.console import Phase, Tracker, plain
 from publisher.vm.machine import Drive, Hardware, Machine
 from publisher.vm.namespace import PrivateNetwork
+from publisher.vm.network import Network
+from publisher.vm.restricted import RestrictedNetwork
 from publisher.vm.shell import Patience, Shell
 
 USER = "visitor"
@@ -46,6 +48,23 @@ class Order:
     """The overlay."""
     settings: Rehearse
 
+    @property
+    def enclosed(self) -> bool:
+        """Whether the kernel allows a network of the guest's own."""
+        return bool(namespace.probe()[0])
+
+    @property
+    def blind(self) -> bool:
+        """Whether the guest can't find the metadata service: by its name only."""
+        return bool(self.look.names) and not self.enclosed
+
+    def network(self, service: Service) -> PrivateNetwork | RestrictedNetwork:
+        if not self.enclosed:
+            return RestrictedNetwork(service.endpoints)
+        return PrivateNetwork(
+            addresses=self.look.addresses, endpoints=service.endpoints, names=self.look.names
+        )
+
 
 @dataclass
 class Seen:
@@ -63,6 +82,8 @@ class Seen:
     phases: dict[str, float] = field(default_factory=dict)
     down: float | None = None
     """Seconds that the power button took; None when it was not pressed or had no effect."""
+    blind: bool = False
+    """The guest could not be given a metadata service: see Order.blind."""
     seconds: float = 0.0
 
     @functools.cached_property
@@ -87,11 +108,11 @@ class Seen:
         return max(reached, Phase.NETWORK) if self.reports else reached
 
 
-def instance(public_key: str) -> tuple[Instance, str]:
+def instance(public_key: str, address: str) -> tuple[Instance, str]:
     """A new machine of the owner of that key, and the token that its user data leave."""
     seed, token = secrets.token_hex(16), secrets.token_hex(8)
     name = f"rehearsal-{seed[:8]}"
-    return Instance(seed, name, USER, public_key, user_data(USER, token)), token
+    return Instance(seed, name, USER, public_key, user_data(USER, token), address), token
 
 
 def boot(
@@ -111,10 +132,11 @@ def boot(
     clock = task.clock
     started = clock.monotonic()
     pair = keys.generate(directory, task)
-    who, token = instance(pair.user_public)
+    kind: type[Network] = PrivateNetwork if order.enclosed else RestrictedNetwork
+    who, token = instance(pair.user_public, kind.address)
     service = order.guest.service(who, order.look)
     log = directory / "console.log"
-    seen = Seen(order.look, who, service.instance_id, token, log, Tracker())
+    seen = Seen(order.look, who, service.instance_id, token, log, Tracker(), blind=order.blind)
     with contextlib.ExitStack() as stack:
         machine = stack.enter_context(_machine(order, service, directory, task, stack, full=full))
         seen.tracker = machine.tracker
@@ -127,12 +149,15 @@ def boot(
         )
         stack.callback(shell.close)
         try:
-            shell.connect()
-            task.phase("looking around")
-            seen.facts = observe(shell, wait=full)
-            if order.look.reports_ready and full:
-                _await_ready(service, task)
-            act(shell)
+            if order.blind:
+                _await_prompt(machine, settings)
+            else:
+                shell.connect()
+                task.phase("looking around")
+                seen.facts = observe(shell, wait=full)
+                if order.look.reports_ready and full:
+                    _await_ready(service, task)
+                act(shell)
         except BuildError as error:
             seen.error = error
         seen.phases = machine.tracker.seconds
@@ -165,9 +190,7 @@ def _machine(
         cdrom=props.cd(service.cdrom, directory / "cd.iso") if look.cdrom else None,
         tpm=chip,
     )
-    network = stack.enter_context(
-        PrivateNetwork(addresses=look.addresses, endpoints=service.endpoints, names=look.names)
-    )
+    network = stack.enter_context(order.network(service))
     hardware = Hardware(
         drives=(Drive(order.image, "qcow2"),),
         log=directory / "console.log",
@@ -191,6 +214,20 @@ def _hopeless(machine: Machine) -> Callable[[], None]:
             )
 
     return look
+
+
+def _await_prompt(machine: Machine, settings: Rehearse) -> None:
+    """Wait for all that a guest can show to whom it lets not in. Raises BootError."""
+    clock = machine.task.clock
+    started = clock.monotonic()
+    while machine.tracker.prompted is None:
+        machine.check()
+        now = clock.monotonic()
+        if now - max(machine.tracker.heard, started) > settings.stall:
+            raise machine.boot_error(f"no sign of life for {settings.stall:.0f} s")
+        if now - started > settings.timeout:
+            raise machine.boot_error(f"it asks for no login after {settings.timeout:.0f} s")
+        machine.task.sleep(0.2)
 
 
 def _await_ready(service: Service, task: Task) -> None:

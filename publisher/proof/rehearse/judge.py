@@ -18,6 +18,7 @@ Answer: TypeAlias = "tuple[Status, str] | None"
 
 _FINISHED = re.compile(r"Cloud-init v\. \S+ finished at .* Datasource (\S+)")
 _KERNEL_SPOKE = re.compile(r"Linux version \d|^\[ *\d+\.\d{6}\] ", re.MULTILINE)
+BLIND = "without user namespaces the metadata service's name does not resolve"
 _NO_AGENT = "no cloud-init is in the image"
 
 
@@ -177,7 +178,7 @@ def console(seen: Seen) -> Answer:
 
 
 def shutdown(seen: Seen) -> Answer:
-    if seen.facts is None or seen.error is not None:
+    if seen.error is not None:
         return None
     if seen.down is not None:
         return _proved(f"off {seen.down:.0f} s after the ACPI power button")
@@ -215,7 +216,14 @@ def claims(seen: Seen, size: int) -> list[Claim]:
     if seen.look.reports_ready:
         lines.append(_Line("ready", "the guest reported ready", ready))
     judged = [_claim(line, line.judge(seen)) for line in (*lines, *_AFTER)]
-    return judged if seen.error is None else _first_failure(judged, seen)
+    if seen.error is not None:
+        return _first_failure(judged, seen)
+    return [
+        replace(claim, status=Status.UNPROVABLE, evidence=BLIND)
+        if claim.status is Status.UNREACHED
+        else claim
+        for claim in judged
+    ]
 
 
 def _first_failure(judged: list[Claim], seen: Seen) -> list[Claim]:
@@ -240,6 +248,8 @@ def again(seen: Seen, before: Seen) -> Claim:
     """The line of a boot of the same disk as another instance."""
     title = f"a new instance is set up anew ({seen.look.title})"
     facts, earlier = seen.facts, before.facts
+    if seen.blind and seen.error is None:
+        return Claim("identity", title, Status.UNPROVABLE, BLIND)
     if facts is None or earlier is None:
         return Claim("identity", title, Status.FAILED, _first_line(seen))
     wrong = list(_frozen(seen, before))
@@ -275,3 +285,14 @@ def unproven(looks: Sequence[Look]) -> list[Claim]:
     """What no boot under QEMU shows."""
     texts = dict.fromkeys(text for look in looks for text in look.unproven)
     return [Claim("hardware", "drivers", Status.LINT, text) for text in texts]
+
+
+def limits(looks: Sequence[Look], refusal: str) -> list[Claim]:
+    """What the second best network leaves open; `refusal` is why there is no better."""
+    open_ends = ["the kernel's own isolation (QEMU's restrict=on stands in for it)"]
+    if any(":" in address for look in looks for address in look.addresses):
+        open_ends.append("the metadata service's IPv6 address")
+    if any(look.names for look in looks):
+        open_ends.append("the metadata service's name, and so all that comes from it")
+    text = f"{', '.join(open_ends)} ({refusal})"
+    return [Claim("isolation", "the cloud's network", Status.UNPROVABLE, text)]
