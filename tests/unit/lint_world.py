@@ -250,6 +250,7 @@ def found(rule: Rule, disk: Inspection) -> list[Finding]:
 
 
 def write_tree(directory: Path, files: Files) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
     for path, content in files.items():
         target = directory / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -270,11 +271,11 @@ def run(*argv: str) -> None:
 
 
 def disk_file(directory: Path, files: Files, esp: Files) -> Path:
-    """A disk of 64 MiB with these files in an ext4 and a FAT file system."""
+    """A disk of 24 MiB with these files in an ext4 and a FAT file system."""
     path = directory / "disk.raw"
-    size = 64 * MIB
+    size = 24 * MIB
     parts = [
-        partition.Partition(1, partition.ROOT["x86_64"], uuid.uuid4(), "root", 8 * MIB, 55 * MIB),
+        partition.Partition(1, partition.ROOT["x86_64"], uuid.uuid4(), "root", 8 * MIB, 15 * MIB),
         partition.Partition(14, partition.BIOS_BOOT, uuid.uuid4(), "bios", MIB, MIB),
         partition.Partition(15, partition.ESP, uuid.uuid4(), "esp", 2 * MIB, 4 * MIB),
     ]
@@ -300,7 +301,7 @@ def disk_file(directory: Path, files: Files, esp: Files) -> Path:
         "-E",
         f"offset={8 * MIB}",
         str(path),
-        f"{55 * 1024}k",
+        f"{15 * 1024}k",
     )
     write_fat(path, 2 * MIB, 4 * MIB, directory / "esp", esp)
     return path
