@@ -28,6 +28,17 @@ def test_sound_options_have_no_findings() -> None:
     assert keys(options(), size=64 * MIB) == []
 
 
+def test_two_images_need_two_definitions_with_two_identifiers() -> None:
+    dev, prod = Spec("web-dev", "1.2.3"), Spec("web-prod", "1.2.3")
+    given = options(subscription="s")
+    assert given.claims(dev)["name"] == ["s/group/images/web-dev"]
+    assert given.claims(dev)["sku"] != given.claims(prod)["sku"]
+    named = options(name="web")
+    assert named.claims(dev)["name"] == named.claims(prod)["name"]
+    same = options(offer="web", sku="web")
+    assert same.claims(dev)["sku"] == same.claims(prod)["sku"]
+
+
 @pytest.mark.parametrize("version", ["1.2", "1.2.3.4", "v1.2.3", "1.2.2147483648", "1.2.x", ""])
 def test_a_version_is_three_32_bit_integers(version: str) -> None:
     assert keys(options(), version=version) == ["version"]

@@ -32,6 +32,25 @@ def test_versions_are_brought_into_the_alphabet_of_names() -> None:
     assert options(name="{name}-{arch}").fill(arm) == "web-aarch64"
 
 
+def test_an_architecture_at_the_end_of_a_name_is_not_said_twice() -> None:
+    spec = dataclasses.replace(SPEC, name="web-x86_64")
+    assert options().fill(spec) == "web-x86-64-1-2-3"
+    assert options(name="{name}-{version}-{arch}").fill(spec) == "web-1-2-3-x86-64"
+
+
+def test_a_family_differs_between_the_images_of_a_release() -> None:
+    dev, prod = (dataclasses.replace(SPEC, name=name) for name in ("web-dev", "web-prod"))
+    filled = options(family="{name}")
+    assert (filled.family_name(dev), filled.family_name(prod)) == ("web-dev", "web-prod")
+    assert filled.claims(dev)["family"] == ["my-project/web-dev"]
+    assert (
+        options(family="web").claims(dev)["family"] == options(family="web").claims(prod)["family"]
+    )
+    assert options().claims(dev)["family"] == []
+    assert errors(family="{name}-{arch}") == set()
+    assert errors(family="{name}" * 22) == errors(family="web-") == {"family"}
+
+
 @pytest.mark.parametrize(
     "name", ["1-{version}", "{name}-", "{name}.x", "x" * 64, "Web", "{name}_1"]
 )
@@ -74,6 +93,7 @@ def test_tags_are_turned_into_labels_and_that_is_said() -> None:
         {"guest_os_features": ["MAGIC"]},
         {"storage_locations": ["us", "eu"]},
         {"family": "Web"},
+        {"family": "{nmae}"},
         {"project": "My Project"},
         {"bucket": "-"},
         {"zone": "us"},
