@@ -8,7 +8,16 @@ from typing import get_args
 
 import pytest
 
-from publisher.build import binfmt, debian, files, identity, layout, namespace, partition
+from publisher.build import (
+    binfmt,
+    files,
+    identity,
+    layout,
+    mmdebstrap,
+    namespace,
+    partition,
+    suites,
+)
 from publisher.build.grow import partitions
 from publisher.errors import HostError, PipelineError
 from publisher.model import GIB, Arch
@@ -34,16 +43,16 @@ def test_every_architecture_of_a_pipeline_has_its_rows() -> None:
 
 @pytest.mark.parametrize("suite", ["bullseye", "bookworm", "trixie", "sid"])
 def test_every_suite_has_a_kernel_and_a_signed_loader(suite: str) -> None:
-    x86, arm = debian.packages(suite, X86), debian.packages(suite, ARM)
+    x86, arm = suites.packages(suite, X86), suites.packages(suite, ARM)
     assert {"linux-image-cloud-amd64", "grub-cloud-amd64"} <= set(x86)
     assert {"linux-image-cloud-arm64", "grub-efi-arm64-signed", "shim-signed"} <= set(arm)
     assert not any("amd64" in name for name in arm)
 
 
 def test_a_suite_whose_packages_make_no_links_into_usr_gets_them() -> None:
-    assert debian.merged_usr("bullseye", X86) == ("bin", "sbin", "lib", "lib64")
-    assert debian.merged_usr("bullseye", ARM) == ("bin", "sbin", "lib")
-    assert debian.merged_usr("bookworm", X86) == debian.merged_usr("sid", ARM) == ()
+    assert suites.merged_usr("bullseye", X86) == ("bin", "sbin", "lib", "lib64")
+    assert suites.merged_usr("bullseye", ARM) == ("bin", "sbin", "lib")
+    assert suites.merged_usr("bookworm", X86) == suites.merged_usr("sid", ARM) == ()
 
 
 def test_the_tree_is_prepared_before_any_package(tmp_path: Path) -> None:
@@ -51,7 +60,7 @@ def test_the_tree_is_prepared_before_any_package(tmp_path: Path) -> None:
     preferences = tmp_path / "preferences"
     preferences.write_text("Package: x\n")
     arguments = [str(tmp_path), str(preferences), "bin", "lib64"]
-    subprocess.run(["sh", "-euc", debian._SETUP, "sh", *arguments], check=True)
+    subprocess.run(["sh", "-euc", mmdebstrap.SETUP, "sh", *arguments], check=True)
     assert (tmp_path / "bin").readlink() == Path("usr/bin")
     assert (tmp_path / "lib64").resolve() == (tmp_path / "usr/lib64").resolve()
     assert (tmp_path / "etc/apt/preferences.d/absent").read_text() == "Package: x\n"

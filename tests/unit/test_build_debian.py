@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.build import debian, namespace
+from publisher.build import debian, mmdebstrap, namespace, suites
 from publisher.build.workspace import Workspace
 from publisher.disks.store import Store
 from publisher.errors import BuildError, HostError
@@ -33,14 +33,14 @@ class World:
         self.task = Task("build", Memory(directory / "memory"), sink=self.events.append)
         self.installed = 0
         self.releases: dict[str, str] = {}
-        monkeypatch.setattr(debian, "_bootstrap", self._bootstrap)
+        monkeypatch.setattr(debian, "bootstrap", self._bootstrap)
 
-    def _bootstrap(self, *arguments: object) -> debian.Installation:
+    def _bootstrap(self, *arguments: object) -> tuple[Path, dict[str, str]]:
         workspace = next(a for a in arguments if isinstance(a, Workspace))
         self.installed += 1
         tree = workspace.directory / "tree.tar"
         tree.write_text(f"installation {self.installed}")
-        return debian.Installation(tree, dict(self.releases))
+        return tree, dict(self.releases)
 
     def install(self, **options: object) -> str:
         with Workspace(self.store, NOBODY, self.task) as workspace:
@@ -109,11 +109,11 @@ def test_a_damaged_description_is_no_installation(world: World) -> None:
 
 
 def test_cloud_init_finds_the_dhcp_client_of_its_time() -> None:
-    assert "isc-dhcp-client" in debian.packages("bookworm", X86)
-    assert "dhcpcd-base" in debian.packages("trixie", X86)
-    assert "systemd-resolved" not in debian.packages("bullseye", X86)
+    assert "isc-dhcp-client" in suites.packages("bookworm", X86)
+    assert "dhcpcd-base" in suites.packages("trixie", X86)
+    assert "systemd-resolved" not in suites.packages("bullseye", X86)
     for package in ("cloud-init", "openssh-server", "linux-image-cloud-amd64", "grub-cloud-amd64"):
-        assert package in debian.packages("bookworm", X86)
+        assert package in suites.packages("bookworm", X86)
 
 
 def test_a_given_mirror_brings_updates_and_security_where_it_has_them(world: World) -> None:
@@ -143,7 +143,7 @@ def test_releases_are_matched_with_the_sources_that_apt_used(tmp_path: Path) -> 
         "deb [trusted=no] http://mirror.example/deb_ian bookworm main\n# comment\n"
         "deb http://mirror.example/deb_ian bookworm-updates main\n"
     )
-    assert debian._releases(tmp_path) == {
+    assert mmdebstrap._releases(tmp_path) == {
         "http://mirror.example/deb_ian/dists/bookworm/InRelease": hashlib.sha256(
             b"signed"
         ).hexdigest()
@@ -205,7 +205,9 @@ def test_a_failure_names_the_key_that_is_to_blame(
     line: str, error: type[Exception], key: str, words: str, tmp_path: Path
 ) -> None:
     source = Debian(packages=("nosuchthing",))
-    found = debian.failure(["I: running apt-get update...", line, "E: failed"], source, tmp_path)
+    found = mmdebstrap.failure(
+        ["I: running apt-get update...", line, "E: failed"], source, tmp_path
+    )
     assert type(found) is error
     assert found.key == key
     assert words in found.message

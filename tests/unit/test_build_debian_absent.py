@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.build import debian, namespace
+from publisher.build import debian, mmdebstrap, namespace
 from publisher.build.workspace import Workspace
 from publisher.disks.store import Store
 from publisher.errors import BuildError
@@ -40,7 +40,7 @@ class World:
         )
         program.chmod(0o755)
         monkeypatch.setattr(
-            debian, "_environment", lambda tmp: {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp)}
+            mmdebstrap, "_environment", lambda tmp: {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp)}
         )
         monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin:/usr/sbin")
 
@@ -90,4 +90,4 @@ def test_only_packages_that_were_not_found_are_left_out() -> None:
         "E: Failed to fetch http://m/tree_1.0_amd64.deb  Connection timed out",
         "E: Failed to fetch http://m/dists/sid/InRelease  404  Not Found",
     ]
-    assert debian.absent(lines) == {"g++": "4:12.2.0-3"}
+    assert mmdebstrap.absent(lines) == {"g++": "4:12.2.0-3"}
