@@ -202,7 +202,7 @@ class Checkpoints:
             if len(path) <= missing:
                 continue
             if path[missing].key == levels[missing].key:
-                if known.failed:
+                if known.failed and len(path) == missing + 1:
                     reasons[missing] = "failed the last time"
                     break
                 continue
