@@ -41,8 +41,8 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "On Nitro machines the root volume is an NVMe disk: without the driver the kernel "
             "does not find it.",
             "https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html",
-            "add nvme to /etc/initramfs-tools/modules (dracut: add_drivers) and make the "
-            "initramfs again",
+            "add nvme to /etc/initramfs-tools/modules (dracut: add_drivers) and rebuild "
+            "the initramfs",
             initramfs.early("nvme"),
         ),
         Rule(

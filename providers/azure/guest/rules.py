@@ -102,7 +102,7 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "not find it.",
             _GENERIC,
             "add hv_vmbus and hv_storvsc to /etc/initramfs-tools/modules (dracut: add_drivers) "
-            "and make the initramfs again",
+            "and rebuild the initramfs",
             initramfs.early("hv_vmbus", "hv_storvsc"),
         ),
         Rule(

@@ -47,7 +47,7 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "kernel does not find it.",
             _CUSTOM,
             "add virtio_scsi and virtio_pci to /etc/initramfs-tools/modules (dracut: "
-            "add_drivers) and make the initramfs again",
+            "add_drivers) and rebuild the initramfs",
             initramfs.early("virtio_pci", "virtio_scsi"),
         ),
         Rule(
@@ -57,8 +57,8 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "Machine types of the third and later generations (C3, N4 and others) and "
             "Confidential VMs have NVMe disks only.",
             f"{_COMPUTE}/disks/about-nvme",
-            "add nvme to /etc/initramfs-tools/modules (dracut: add_drivers) and make the "
-            "initramfs again",
+            "add nvme to /etc/initramfs-tools/modules (dracut: add_drivers) and rebuild "
+            "the initramfs",
             initramfs.early("nvme"),
         ),
         Rule(

@@ -101,7 +101,7 @@ RULES = (
         "types, and the next kernel update makes such a one again.",
         "https://man7.org/linux/man-pages/man5/dracut.conf.5.html",
         'set hostonly="no" in /etc/dracut.conf.d/, or MODULES=most in '
-        "/etc/initramfs-tools/conf.d/, and make the initramfs again",
+        "/etc/initramfs-tools/conf.d/, and rebuild the initramfs",
         _host_only,
     ),
 )
