@@ -11,7 +11,7 @@ from publisher.proof.inspect.budget import Budget
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.storage import RawFile
 from publisher.proof.inspect.tree import Tree
-from publisher.proof.rehearse.causes import Files
+from publisher.proof.rehearse.evidence import Files
 from publisher.task import Task
 from publisher.vm import process
 

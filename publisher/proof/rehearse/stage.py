@@ -14,6 +14,7 @@ from publisher.proof.guest import Guest, Look
 from publisher.proof.rehearse import autopsy, causes, judge, props
 from publisher.proof.rehearse.boot import Order, Seen, boot
 from publisher.proof.rehearse.checks import run_all
+from publisher.proof.rehearse.evidence import Evidence, Files
 from publisher.proof.rehearse.verdict import Claim, Rehearsal, Status
 from publisher.rehearsal import Rehearse
 from publisher.task import Task
@@ -117,10 +118,10 @@ def _explain(
         ]
 
 
-def _with_cause(claim: Claim, seen: Seen, files: causes.Files) -> Claim:
+def _with_cause(claim: Claim, seen: Seen, files: Files) -> Claim:
     if claim.status is not Status.FAILED:
         return claim
-    found = causes.likely(causes.Evidence(claim.id, seen, files))
+    found = causes.likely(Evidence(claim.id, seen, files))
     return replace(claim, cause=found.cause, fix=found.fix) if found else claim
 
 
