@@ -54,6 +54,12 @@ def prepare(
         site.task.output("installed before, with the same installer and answers")
         site.kept.touch(found)
     layer = site.kept.layers / found.layers[0]
+    if "uefi" in recipe.firmware and not has_esp(layer):
+        raise BuildError(
+            "the installed disk has no EFI system partition: it does not boot by UEFI",
+            key="build.firmware",
+            hint='write firmware = "bios", or let the answer files make one and a loader in it',
+        )
     return Work.from_json(
         {**found.facts, "disk": str(layer), "known": str(site.kept.place(found.key))}
     )
@@ -81,7 +87,7 @@ def _install(
         firmware=site.firmware,
     )
     task.phase(f"installed · {task.clock.monotonic() - started:.1f} s")
-    work = _examine(disk, recipe, source, pair, site)
+    work = _examine(disk, source, pair, site)
     base = kept.new_layer("raw")
     shutil.move(disk, base)
     facts = {name: value for name, value in work.to_json().items() if name != "disk"}
@@ -102,16 +108,9 @@ def _install(
     return kept.get(level.key) or made
 
 
-def _examine(disk: Path, recipe: Recipe, source: Installer, pair: keys.Keys, site: Site) -> Work:
-    """Look into the installed disk. Raises BuildError where it can't boot as the
-    pipeline says, or nobody could log in."""
+def _examine(disk: Path, source: Installer, pair: keys.Keys, site: Site) -> Work:
+    """Look into the installed disk. Raises BuildError where nobody could log in."""
     task = site.task
-    if "uefi" in recipe.firmware and not has_esp(disk):
-        raise BuildError(
-            "the installed disk has no EFI system partition: it does not boot by UEFI",
-            key="build.firmware",
-            hint='write firmware = "bios", or let the answer files make one and a loader in it',
-        )
     if not _has_table(disk):
         raise BuildError(
             "the installer ended and left the disk without a boot sector or partitions",

@@ -78,15 +78,16 @@ def installation(
         del given[name]
     named = {"name": spec.name, "version": spec.version}
     asked = used(source, directory)
+    platform = platform_of(spec.arch)
     inputs: dict[str, Any] = {
         **{f"source.installer.{name}": value for name, value in given.items()},
         "source files": _below(whole.get("files", {}), "build.source"),
         "archive": dict(state),
         "values": {name: value for name, value in named.items() if name in asked},
         "size": recipe.size,
-        "firmware": recipe.firmware,
+        "booted by": "BIOS" if platform.bios and "bios" in recipe.firmware else "UEFI",
         "arch": spec.arch,
-        "QEMU": _version(platform_of(spec.arch).qemu),
+        "QEMU": _version(platform.qemu),
         "format": FORMAT,
     }
     (level,) = chain([("installation", json.loads(json.dumps(inputs)))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from publisher.model import Noun
 from publisher.task import Task
 from publisher.vm import process
 
+_BANNER = re.compile(r"debugfs \d+\.\d+")
 AUTHORIZED = "/root/.ssh/authorized_keys"
 
 
@@ -60,8 +62,9 @@ def holds(disk: Path, system: int, path: str, task: Task) -> bool:
 
 
 def read(disk: Path, system: int, path: str, task: Task) -> str:
-    """The text of a file that is there."""
-    return _debugfs(disk, system, f"cat {path}", task)
+    """The lines of a text file that is there."""
+    said = _debugfs(disk, system, f"cat {path}", task)
+    return "\n".join(line for line in said.splitlines() if not _BANNER.match(line))
 
 
 def _debugfs(disk: Path, system: int, request: str, task: Task) -> str:

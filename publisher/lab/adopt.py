@@ -19,6 +19,11 @@ _VARIABLES = "variables.fd"
 def find(store: Path, key: str) -> Checkpoint:
     """Raises UsageError unless exactly one checkpoint's key begins so."""
     found = [c for c in Checkpoints(store).all() if key and c.key.startswith(key)]
+    if len(found) == 1 and not found[0].running:
+        raise UsageError(
+            f"the checkpoint {key!r} is the disk that an installer left, not a machine",
+            hint="take one of a boot or a step: `publish cache ls` shows them",
+        )
     if len(found) != 1:
         which = "no" if not found else "more than one"
         raise UsageError(
