@@ -1,0 +1,279 @@
+"""What a rehearsed machine is made of, the user's checks, and how many run at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pycdlib
+import pytest
+from pydantic import ValidationError
+
+from publisher.disks import foreign
+from publisher.errors import Cancelled, HostError
+from publisher.events import Event, StepPhase
+from publisher.model import GIB, Disk, Spec
+from publisher.proof import rehearse as package
+from publisher.proof.guest import Guest, Instance, Look, Service
+from publisher.proof.rehearse import Rehearsal, at_once, props, rehearse
+from publisher.proof.rehearse.checks import run_all
+from publisher.proof.rehearse.stage import _order_of_boots
+from publisher.proof.rehearse.verdict import Status
+from publisher.proof.rules import Rule
+from publisher.rehearsal import Check, Rehearse
+from publisher.task import Task, detached
+from publisher.vm.board import Board
+from publisher.vm.process import Completed
+from publisher.vm.restricted import RestrictedNetwork
+from publisher.vm.shell import Shell
+from tests.unit.rehearsal_world import LOOK
+
+SPEC = Spec("web", "1")
+DISK = Disk(Path("/disk.raw"), GIB, "", ())
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return detached(tmp_path / "memory")
+
+
+def test_the_overlay_is_larger_and_leaves_the_disk_alone(tmp_path: Path, task: Task) -> None:
+    base = tmp_path / "disk.raw"
+    base.write_bytes(b"\xaa" * 2**20)
+    made = props.overlay(Disk(base, 2**20, "", ()), tmp_path / "overlay.qcow2", task)
+    info = foreign.info(made, "qcow2")
+    assert info["virtual-size"] == 3 * GIB
+    assert info["full-backing-filename"] == str(base)
+    assert base.read_bytes() == b"\xaa" * 2**20
+
+
+def test_a_cd_holds_its_files_by_their_names(tmp_path: Path) -> None:
+    path = props.cd({"ovf-env.xml": b"<Environment/>"}, tmp_path / "cd.iso")
+    iso = pycdlib.PyCdlib()
+    iso.open(str(path))
+    try:
+        (child,) = [c for c in iso.list_children(rr_path="/") if c.is_file()]
+        assert child.rock_ridge.name() == b"ovf-env.xml"
+        out = tmp_path / "out"
+        iso.get_file_from_iso(str(out), joliet_path="/ovf-env.xml")
+        assert out.read_bytes() == b"<Environment/>"
+    finally:
+        iso.close()
+
+
+@pytest.mark.parametrize(
+    ("disk", "expected"),
+    [
+        ("nvme", "nvme,drive=disk0,serial=disk0,bootindex=0"),
+        ("virtio-scsi", "scsi-hd,bus=scsi0.0,drive=disk0,bootindex=0"),
+        ("virtio-blk", "virtio-blk-pci,drive=disk0,bootindex=0"),
+    ],
+)
+def test_the_disk_hangs_on_the_clouds_controller(disk: Any, expected: str) -> None:
+    assert expected in Board(disk=disk).drive_devices(0)
+
+
+def test_a_board_has_identity_cd_and_tpm(tmp_path: Path) -> None:
+    board = Board(smbios=("type=1,serial=ec2",), cdrom=tmp_path / "a,b.iso", tpm=7)
+    text = " ".join(board.arguments())
+    assert "-smbios type=1,serial=ec2" in text
+    assert f"file={tmp_path}/a,,b.iso" in text
+    assert "scsi-cd" in text
+    assert "socket,id=tpm,fd=7" in text
+    assert Board().arguments() == []
+
+
+def test_without_namespaces_qemu_answers_for_addresses_of_its_own_network() -> None:
+    def app(environ: Any, start: Any) -> Iterable[bytes]:
+        return []
+
+    endpoints: dict[tuple[str, int], Any] = {
+        ("169.254.169.254", 80): app,
+        ("168.63.129.16", 32526): app,
+        ("fd00:ec2::254", 80): app,
+    }
+    with RestrictedNetwork(endpoints) as network:
+        words = network.netdev.split(",")
+    assert words[:3] == ["user", "net=168.0.0.0/7", "restrict=on"]
+    assert [w.partition("-cmd:")[0] for w in words[3:]] == [
+        "guestfwd=tcp:169.254.169.254:80",
+        "guestfwd=tcp:168.63.129.16:32526",
+    ]
+
+
+def test_one_look_is_booted_twice_and_several_once_each() -> None:
+    other = Look("Nimbus n1, BIOS", "bios", "nvme", (), "Nimbus")
+    assert _order_of_boots([LOOK], again=True) == (LOOK, LOOK)
+    assert _order_of_boots([LOOK], again=False) == [LOOK]
+    assert _order_of_boots([LOOK, other], again=True) == [LOOK, other]
+
+
+# -- the user's checks
+
+
+class Answering(Shell):
+    """A login in which commands end as the test says."""
+
+    def __init__(self, task: Task, done: Completed) -> None:
+        self._task = task
+        self._done = done
+        self.ran: list[str] = []
+
+    @property
+    def task(self) -> Task:
+        return self._task
+
+    def command(
+        self,
+        command: str,
+        *,
+        stdin: Iterable[bytes] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Completed:
+        self.ran.append(command)
+        return self._done
+
+
+@pytest.mark.parametrize(
+    ("check", "done", "status", "evidence"),
+    [
+        ({}, Completed(0, ("nginx/1.22",)), Status.PROVED, "status 0: nginx/1.22"),
+        ({}, Completed(1, ("boom",)), Status.FAILED, "status 1: boom (expected status 0)"),
+        ({"status": 3}, Completed(3, ()), Status.PROVED, "status 3"),
+        ({"output": r"nginx/\d"}, Completed(0, ("nginx/1",)), Status.PROVED, "status 0: nginx/1"),
+        ({"output": "^x$"}, Completed(0, ("y",)), Status.FAILED, "nothing matches '^x$'"),
+        ({"timeout": 5}, Completed(124, ()), Status.FAILED, "not done after 5 s"),
+    ],
+)
+def test_a_check_is_a_line_of_the_verdict(
+    task: Task, check: dict[str, Any], done: Completed, status: Status, evidence: str
+) -> None:
+    shell = Answering(task, done)
+    (claim,) = run_all(shell, [Check(run="nginx -v", **check)], "aws")
+    assert claim.status is status
+    assert evidence in claim.evidence
+    assert claim.title == "nginx -v"
+    assert "sudo -n timeout" in shell.ran[0]
+    assert "sh -c 'nginx -v' </dev/null" in shell.ran[0]
+
+
+def test_a_check_for_one_cloud_does_not_run_on_another(task: Task) -> None:
+    shell = Answering(task, Completed(0, ()))
+    checks = [Check(run="a", on=("aws",)), Check(run="b", name="the b")]
+    assert [c.title for c in run_all(shell, checks, "gcp")] == ["the b"]
+    assert [c.title for c in run_all(shell, checks, "aws")] == ["a", "the b"]
+
+
+@pytest.mark.parametrize(
+    "given", [{"run": ""}, {"run": "a", "output": "("}, {"run": "a", "status": 300}]
+)
+def test_a_check_that_can_not_be_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Check(**given)
+
+
+# -- several clouds
+
+
+class Nimbus:
+    title = "Nimbus"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def looks(self, spec: Spec) -> Sequence[Look]:
+        return (LOOK,)
+
+    def service(self, instance: Instance, look: Look) -> Service:
+        raise NotImplementedError
+
+    def rules(self, spec: Spec | None) -> Sequence[Rule]:
+        return ()
+
+
+def verdict(guest: Guest) -> Rehearsal:
+    return Rehearsal(guest.name, LOOK.title, (), 1.0)
+
+
+def all_of(
+    tmp_path: Path, task: Task, guests: Sequence[Guest], **options: Any
+) -> Sequence[Rehearsal]:
+    return rehearse(
+        DISK, guests, SPEC, Rehearse(), task, scratch=tmp_path / "s", logs=tmp_path, **options
+    )
+
+
+def test_verdicts_come_in_the_order_of_the_clouds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Event] = []
+    task = detached(tmp_path / "memory", sink=heard.append)
+
+    def one(disk: Disk, guest: Guest, spec: Spec, settings: Any, part: Task, **_: Any) -> Rehearsal:
+        time.sleep(0.05 if guest.name == "a" else 0)
+        part.phase("booting: kernel")
+        return verdict(guest)
+
+    monkeypatch.setattr(package, "rehearse_one", one)
+    monkeypatch.setattr(package, "at_once", lambda wanted: 2)
+    ended: list[str] = []
+    done = all_of(
+        tmp_path, task, [Nimbus("a"), Nimbus("b")], on_end=lambda r: ended.append(r.cloud)
+    )
+    assert [r.cloud for r in done] == ["a", "b"]
+    assert ended == ["b", "a"]
+    phases = {event.phase for event in heard if isinstance(event, StepPhase)}
+    assert phases == {"a: booting: kernel", "b: booting: kernel"}
+
+
+def test_an_error_of_one_ends_the_others_soon(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, stopped = threading.Event(), threading.Event()
+
+    def one(disk: Disk, guest: Guest, spec: Spec, settings: Any, part: Task, **_: Any) -> Rehearsal:
+        if guest.name == "a":
+            running.wait(5)
+            raise HostError("no swtpm")
+        running.set()
+        try:
+            part.sleep(30)
+        except Cancelled:
+            stopped.set()
+            raise
+        return verdict(guest)
+
+    monkeypatch.setattr(package, "rehearse_one", one)
+    monkeypatch.setattr(package, "at_once", lambda wanted: 2)
+    with pytest.raises(HostError, match="no swtpm"):
+        all_of(tmp_path, task, [Nimbus("a"), Nimbus("b")])
+    assert stopped.is_set()
+    assert not task.cancellation.cancelled
+
+
+def test_cancelling_ends_all(tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(disk: Disk, guest: Guest, spec: Spec, settings: Any, part: Task, **_: Any) -> Rehearsal:
+        part.sleep(30)
+        return verdict(guest)
+
+    monkeypatch.setattr(package, "rehearse_one", one)
+    threading.Timer(0.1, task.cancellation.cancel).start()
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        all_of(tmp_path, task, [Nimbus("a"), Nimbus("b"), Nimbus("c")])
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("memory", "cpus", "expected"), [(64, 8, 3), (64, 2, 2), (2, 8, 1), (0, 8, 1), (3, 8, 2)]
+)
+def test_as_many_at_once_as_processors_and_memory_allow(
+    monkeypatch: pytest.MonkeyPatch, memory: int, cpus: int, expected: int
+) -> None:
+    monkeypatch.setattr(package, "_free_memory", lambda: memory * GIB)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cpus))
+    assert at_once(3) == expected
