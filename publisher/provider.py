@@ -75,6 +75,11 @@ class Options(BaseModel):
         name = self.fill(spec)
         return {"name": [f"{place}/{name}" for place in self.locations()]}
 
+    def opened_as(self) -> str:
+        """What the cloud opens to an audience as a whole, images of other releases
+        included, such as a gallery; empty where each image is opened by itself."""
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class Traits:

@@ -23,6 +23,7 @@ def validate(pipeline: Pipeline, only: Sequence[str] = ()) -> None:
     for flavour in pipeline.flavours:
         problems += _located(flavour, _problems(pipeline, flavour, only))
     problems += _same_names(pipeline, only)
+    problems += _same_audiences(pipeline, only)
     if problems:
         raise complain(list(dict.fromkeys(problems)), pipeline.path.name)
 
@@ -81,6 +82,26 @@ def _same_names(pipeline: Pipeline, only: Sequence[str]) -> Iterator[Problem]:
                             "them another",
                         )
                         break
+
+
+def _same_audiences(pipeline: Pipeline, only: Sequence[str]) -> Iterator[Problem]:
+    """Images that a cloud can only open together, but that are to be opened differently."""
+    opened: dict[tuple[str, str], Flavour] = {}
+    for flavour in pipeline.flavours:
+        for target, options in flavour.targets.items():
+            whole = options.opened_as()
+            if not whole or (only and target not in only):
+                continue
+            first = opened.setdefault((target, whole), flavour)
+            if first.audience(target) != flavour.audience(target):
+                yield Problem(
+                    flavour.key(f"targets.{target}"),
+                    f"{target} opens {whole} as a whole: {first.label} would be "
+                    f"{first.audience(target).kind} and {flavour.label} "
+                    f"{flavour.audience(target).kind}",
+                    "give each audience a place of its own, or leave the target out of one: "
+                    f"targets.{target} = false",
+                )
 
 
 def _size_problems(size: int, traits: provider.Traits) -> list[Problem]:

@@ -201,12 +201,14 @@ class AzureOptions(Options):
 
     def claims(self, spec: Spec) -> Mapping[str, Sequence[str]]:
         """A definition is for one architecture; its identifier is unique in the gallery."""
-        gallery = "/".join((self.subscription or "", self.resource_group, self.gallery))
         identifier = "/".join(self.identifier(spec).values())
         return {
-            "name": [f"{gallery}/{self.definition_name(spec)}"],
-            "sku": [f"{gallery}/{identifier}"],
+            "name": [f"{self.opened_as()}/{self.definition_name(spec)}"],
+            "sku": [f"{self.opened_as()}/{identifier}"],
         }
+
+    def opened_as(self) -> str:
+        return "/".join(filter(None, (self.subscription, self.resource_group, self.gallery)))
 
     def version_name(self, spec: Spec) -> str:
         return self._template("version", self.version, version=spec.version)

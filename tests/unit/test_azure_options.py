@@ -28,6 +28,11 @@ def test_sound_options_have_no_findings() -> None:
     assert keys(options(), size=64 * MIB) == []
 
 
+def test_a_gallery_is_opened_as_a_whole() -> None:
+    assert options().opened_as() == "group/images"
+    assert options(subscription="s").opened_as() == "s/group/images"
+
+
 def test_two_images_need_two_definitions_with_two_identifiers() -> None:
     dev, prod = Spec("web-dev", "1.2.3"), Spec("web-prod", "1.2.3")
     given = options(subscription="s")

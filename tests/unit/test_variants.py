@@ -12,7 +12,7 @@ from publisher.errors import PipelineError, UsageError
 from publisher.model import GIB, Audience
 from publisher.pipeline import Flavour, Pipeline, load, validate
 from publisher.plan import plan
-from tests.unit.pipeline_fakes import GOOD, install
+from tests.unit.pipeline_fakes import GOOD, NimbusOptions, install
 
 
 @pytest.fixture(autouse=True)
@@ -316,6 +316,22 @@ def test_a_name_that_all_variants_share_is_refused_where_it_is_written(loading: 
     assert loading.says(text + "[variants.a]\n[variants.b]\n").startswith(
         "targets.cirrus.name: a and b would both be 'global/web'"
     )
+
+
+def test_images_that_a_cloud_opens_together_have_one_audience(
+    loading: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NimbusOptions, "opened_as", lambda options: options.regions[0])
+    private = '[variants.dev.release]\naudience = "private"\n'
+    text = GOOD + '[release]\naudience = "public"\n' + private + "[variants.prod]\n"
+    assert loading.says(text) == (
+        "targets.nimbus: nimbus opens north as a whole: dev would be private and prod public "
+        "(give each audience a place of its own, or leave the target out of one: "
+        "targets.nimbus = false)"
+    )
+    validate(loading(text, "variants.dev.targets.nimbus.regions=['south']"))
+    validate(loading(text, "variants.dev.targets.nimbus=false"))
+    validate(loading(text), ["cirrus"])
 
 
 def test_the_same_name_in_different_regions_is_no_conflict(loading: Loader) -> None:
