@@ -19,6 +19,7 @@ from publisher.proof.rules import ERROR, NOTE, WARNING, Evidence, Rule
 from publisher.settings import suggest
 from publisher.task import Task
 
+_TEXT_MOST = 1000
 _EACH_MOST = 50
 """The most findings of one rule: a disk that breaks it a thousand times says no more."""
 
@@ -147,7 +148,7 @@ def examine(
             undecided.setdefault((text, ""), (ERROR, []))[1].append(rule.id)
         findings += [_finding(rule, evidence, names) for evidence in found]
     for (text, hint), (severity, ids) in undecided.items():
-        evidence_text = f"{text}; not decided: {', '.join(ids)}"
+        evidence_text = f"{text[:_TEXT_MOST]}; not decided: {', '.join(ids)}"
         fix = hint or UNREADABLE.fix
         findings.append(Finding(UNREADABLE.id, severity, evidence_text, fix))
     return _sort(findings, ignore, rules)
@@ -157,9 +158,9 @@ def _finding(rule: Rule, evidence: Evidence, clouds: set[str]) -> Finding:
     severity = evidence.severity or rule.severity
     if evidence.belongs_to in clouds:
         severity = NOTE
-    return Finding(
-        rule.id, severity, evidence.text, rule.fix, evidence.key, evidence.path, evidence.line
-    )
+    # names on a hostile disk may be as long as it likes
+    text, path = evidence.text[:_TEXT_MOST], evidence.path[:_TEXT_MOST]
+    return Finding(rule.id, severity, text, rule.fix, evidence.key, path, evidence.line)
 
 
 def _sort(findings: list[Finding], ignore: Sequence[Ignore], rules: tuple[Rule, ...]) -> Report:

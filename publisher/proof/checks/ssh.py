@@ -12,7 +12,7 @@ from publisher.proof.inspect.tree import Tree
 from publisher.proof.rules import WARNING, Check, Evidence, Rule
 
 PATH = "/etc/ssh/sshd_config"
-_INCLUDES_MOST = 16
+_INCLUDES_MOST = 200
 _UNITS = ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 
 
@@ -26,13 +26,14 @@ class Setting:
 def settings(tree: Tree) -> dict[str, Setting]:
     """Keyword in lower case ▶ the setting that counts: the first one, outside of Match."""
     found: dict[str, Setting] = {}
-    _read(tree, PATH, found, 0)
+    _read(tree, PATH, found, [])
     return found
 
 
-def _read(tree: Tree, path: str, found: dict[str, Setting], depth: int) -> None:
-    if depth > _INCLUDES_MOST:
-        raise Damaged("files of sshd's configuration include each other")
+def _read(tree: Tree, path: str, found: dict[str, Setting], seen: list[str]) -> None:
+    seen.append(path)
+    if len(seen) > _INCLUDES_MOST:
+        raise Damaged("sshd's configuration includes files without end")
     for number, line in tree.lines(path):
         parts = re.split(r"\s*=\s*|\s+", line, maxsplit=1)
         keyword = parts[0].lower()
@@ -43,7 +44,7 @@ def _read(tree: Tree, path: str, found: dict[str, Setting], depth: int) -> None:
             for pattern in value.split():
                 absolute = pattern if pattern.startswith("/") else f"/etc/ssh/{pattern}"
                 for included in tree.glob(absolute):
-                    _read(tree, included, found, depth + 1)
+                    _read(tree, included, found, seen)
         else:
             found.setdefault(keyword, Setting(value, path, number))
 

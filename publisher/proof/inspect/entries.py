@@ -15,6 +15,9 @@ _WORD = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\;]|(?<=\S);(?=\S
 _QUOTED = re.compile(r"""'([^']*)'|"((?:\\.|[^"\\])*)"|\\(.)""")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _LINES_MOST = 20_000
+_LINE_MOST = 16_384
+_ENTRIES_MOST = 500
+_INITRDS_MOST = 16
 _RESCUE = re.compile(r"\b(single|recovery|rescue|emergency)\b")
 
 
@@ -109,6 +112,8 @@ def read_boot(tree: Tree, esp: Tree | None, esp_path: str = "/boot/efi") -> Boot
             found = list(_extlinux(path, tree))
             entries += found
             default += found[:1]
+    if len(entries) > _ENTRIES_MOST or any(len(e.initrds) > _INITRDS_MOST for e in entries):
+        raise Damaged("the boot loaders' configuration has more entries than anyone needs")
     return Boot(tuple(entries), tuple(default), tuple(references), tuple(files))
 
 
@@ -121,7 +126,7 @@ def environment(tree: Tree, path: str) -> dict[str, str]:
 def _expand(text: str, variables: Mapping[str, str]) -> str:
     for _ in range(3):
         text = _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], ""), text)
-        if len(text) > 65536:
+        if len(text) > _LINE_MOST:
             raise Damaged("a line of the boot loader's configuration has no end")
     return text
 
@@ -136,7 +141,7 @@ def _words(line: str) -> list[str]:
 
 def _text_lines(tree: Tree, path: str) -> Iterator[tuple[int, str]]:
     for count, (number, line) in enumerate(tree.lines(path)):
-        if count > _LINES_MOST or len(line) > 65536:
+        if count > _LINES_MOST or len(line) > _LINE_MOST:
             raise Damaged(f"{path} is longer than a configuration can be")
         yield number, line
 
@@ -233,6 +238,8 @@ def _loader_entries(
 ) -> Iterator[Entry]:
     """Type 1 entries of the Boot Loader Specification, the newest first."""
     found = tree.glob(f"{directory}/*.conf")
+    if len(found) > _ENTRIES_MOST:
+        raise Damaged(f"{shown}{directory} has more entries than anyone needs")
     for path in sorted(found, key=_version_key, reverse=True):
         fields: dict[str, list[str]] = {}
         place = 0

@@ -118,12 +118,16 @@ class Ext:
             table |= int.from_bytes(raw[40:44], "little") << 32
         return table
 
-    def _read_inode(self, number: int) -> _Inode:
+    def raw_inode(self, number: int) -> bytes:
+        """The inode as it lies on the disk."""
         if not 0 < number <= self._inodes:
             raise Damaged(f"it has no inode {number}")
         group, index = divmod(number - 1, self._per_group)
         offset = self._table(group) * self.block_size + index * self._inode_size
-        raw = self._storage.read(offset, self._inode_size)
+        return self._storage.read(offset, self._inode_size)
+
+    def _read_inode(self, number: int) -> _Inode:
+        raw = self.raw_inode(number)
         mode, owner, low = struct.unpack_from("<HHI", raw)
         flags = struct.unpack_from("<I", raw, 32)[0]
         high = struct.unpack_from("<I", raw, 108)[0]

@@ -11,7 +11,7 @@ from publisher.model import Extent
 
 LINK_MOST = 4096
 """The longest target of a symbolic link (PATH_MAX)."""
-NAMES_MOST = 1_000_000
+NAMES_MOST = 200_000
 """The most names that a directory may have."""
 
 

@@ -24,7 +24,6 @@ REMOVABLE: Mapping[Arch, str] = {"x86_64": "BOOTX64.EFI", "aarch64": "BOOTAA64.E
 """The loader that a machine without boot variables starts (UEFI 2.10, 3.5.1.1)."""
 ESP_PATH = "/boot/efi"
 _MACHINES: dict[int, Arch] = {62: "x86_64", 183: "aarch64"}
-_PARTITIONS_MOST = 64
 _NAMED = re.compile(r"/dev/(sd|vd|xvd|hd|nvme|mmcblk)")
 
 Device: TypeAlias = "Volume | None"
@@ -60,8 +59,7 @@ class Inspection:
             whole = open_volume(self.disk, None, self.budget)
             return (whole,) if whole.kind else ()
         return tuple(
-            open_volume(self.disk, partition, self.budget)
-            for partition in table.partitions[:_PARTITIONS_MOST]
+            open_volume(self.disk, partition, self.budget) for partition in table.partitions
         )
 
     def device(self, name: str) -> Device:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from publisher.proof.inspect import initramfs
-from publisher.proof.inspect.budget import Budget, Unreadable
+from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
 from publisher.proof.inspect.once import once
 from publisher.proof.inspect.tree import Tree
 
 DriverPlace: TypeAlias = Literal["built in", "initramfs", "module", "absent"]
 
 _MODULE = re.compile(r"([^/]+)\.ko(?:\.(?:gz|xz|zst))?$")
+_MODULES_MOST = 50_000
 _NUMBER = re.compile(r"(\d+)\.(\d+)")
 
 
@@ -64,6 +65,8 @@ class Kernel:
         found: dict[str, tuple[str, ...]] = {}
         for _, line in self._tree.lines(f"{self.directory}/modules.dep"):
             path, colon, needed = line.partition(":")
+            if len(found) > _MODULES_MOST:
+                raise Damaged(f"{self.directory} tells of more than {_MODULES_MOST} drivers")
             if colon and (module := _name(path)):
                 found[module] = tuple(_name(word) for word in needed.split())
         return found

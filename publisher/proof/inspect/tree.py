@@ -5,7 +5,8 @@ of times."""
 from __future__ import annotations
 
 import fnmatch
-import functools
+import io
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from publisher.proof.inspect.filesystem import LINK_MOST, FileSystem, Node
 _LINKS_MOST = 40
 """As Linux: path_resolution(7)."""
 _DEPTH_MOST = 100
+_KEPT_MOST = 200_000
+"""Names of directories that are kept."""
 TEXT_MOST = 16 * MIB
 """The most of a text file that is read."""
 
@@ -45,7 +48,8 @@ class Tree:
         self._root = root
         self._budget = budget
         self._mounts: dict[str, Mounted] = {}
-        self._names = functools.lru_cache(maxsize=512)(self._read_names)
+        self._known: OrderedDict[tuple[FileSystem, int], Mapping[str, int]] = OrderedDict()
+        self._kept = 0
 
     def mount(self, path: str, mounted: Mounted) -> None:
         """Put a file system on a directory (a canonical path such as /boot)."""
@@ -105,8 +109,20 @@ class Tree:
             return next((names[own] for own in names if own.lower() == wanted), None)
         return names.get(name)
 
-    def _read_names(self, files: FileSystem, node: Node) -> Mapping[str, int]:
-        return files.names(node)
+    def _names(self, files: FileSystem, node: Node) -> Mapping[str, int]:
+        """The entries of a directory, of which the last ones used are kept."""
+        key = (files, node.number)
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            return known
+        found = files.names(node)
+        self._known[key] = found
+        self._kept += len(found) + 1
+        while self._kept > _KEPT_MOST and len(self._known) > 1:
+            _, oldest = self._known.popitem(last=False)
+            self._kept -= len(oldest) + 1
+        return found
 
     def exists(self, path: str) -> bool:
         return self.find(path) is not None
@@ -190,7 +206,8 @@ class Tree:
 
     def lines(self, path: str) -> Iterator[tuple[int, str]]:
         """(line number, stripped line) of what is not empty and no comment with #."""
-        for number, line in enumerate(self.text(path).splitlines(), 1):
+        for number, line in enumerate(io.StringIO(self.text(path)), 1):
+            self._budget.charge()
             stripped = line.strip()
             if stripped and not stripped.startswith("#"):
                 yield number, stripped
