@@ -85,6 +85,7 @@ def _install(
         resolved=resolved,
         chosen=site.chosen,
         firmware=site.firmware,
+        log=site.workspace.store.scratch("console.log"),
     )
     task.phase(f"installed · {task.clock.monotonic() - started:.1f} s")
     work = _examine(disk, source, pair, site)

@@ -85,9 +85,10 @@ class Installation:
         resolved: Mapping[str, Digest],
         chosen: Accelerator,
         firmware: tuple[Path, Path] | None,
+        log: Path,
     ) -> Path:
         """Install on the new raw disk `into`. `resolved` are the digests that signed
-        lists have.
+        lists have; `log` gets all that the console printed when it fails.
 
         Raises BuildError with the reason and the console's last lines."""
         media = self._media(cache, resolved)
@@ -126,8 +127,18 @@ class Installation:
                 self._watch(stack.enter_context(machine))
         except PublishError as error:
             self._redact.error(error)
+            if isinstance(error, BuildError):
+                self._keep(log)
+                error.hint = f"{error.hint}; everything that it printed is in {log}"
             raise
         return into
+
+    def _keep(self, log: Path) -> None:
+        with (
+            (self._directory / "console.log").open(errors="replace") as printed,
+            log.open("w") as kept,
+        ):
+            kept.writelines(map(self._redact, printed))
 
     def _media(self, cache: Path, resolved: Mapping[str, Digest]) -> dict[str, Path]:
         """Kernel, initrd and CD as local files."""

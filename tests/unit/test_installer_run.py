@@ -107,6 +107,7 @@ class World:
             resolved={},
             chosen=TCG,
             firmware=None,
+            log=self.directory / "kept.log",
         )
 
     def fails(self, guest: str, message: str, **given: Any) -> BuildError:
@@ -114,6 +115,8 @@ class World:
             self.install(guest, **given)
         assert SECRET not in f"{caught.value} {caught.value.hint} {self.events} {self.argv}"
         assert os.listdir(self.directory / "private") == ["console.log"]
+        assert str(self.directory / "kept.log") in caught.value.hint
+        assert SECRET not in (self.directory / "kept.log").read_text()
         return caught.value
 
     def phases(self) -> list[str]:
