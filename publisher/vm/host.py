@@ -24,6 +24,8 @@ class Requirement(Noun):
     why: str
     package: str
     found: bool
+    build: bool = True
+    """False for what only rehearsals need."""
 
 
 _COMMANDS = (
@@ -41,6 +43,11 @@ _COMMANDS = (
     ("mcopy", "fills the EFI system partition", "mtools"),
     ("ssh", "runs the build steps in the guest", "openssh-client"),
     ("ssh-keygen", "makes a key pair for each build", "openssh-client"),
+)
+_REHEARSAL_COMMANDS = (
+    ("ip", "gives a rehearsal's guest a network of its own", "iproute2"),
+    ("nsenter", "runs a rehearsal's guest in its network", "util-linux"),
+    ("swtpm", "gives a rehearsal's guest a TPM", "swtpm"),
 )
 _USER_COMMANDS = (("newuidmap", "lets a normal user own an installation's files", "uidmap"),)
 _FILES = (
@@ -120,6 +127,10 @@ def requirements(arch: Arch = "x86_64", *, user: bool | None = None) -> Sequence
     found = [
         Requirement(name, why, package, which(name) is not None) for name, why, package in commands
     ]
+    found += [
+        Requirement(name, why, package, which(name) is not None, build=False)
+        for name, why, package in _REHEARSAL_COMMANDS
+    ]
     found += [Requirement(name, why, package, Path(name).exists()) for name, why, package in _FILES]
     if not is_native(arch):
         why = f"runs Debian's programs for {arch} while they get installed"
@@ -134,8 +145,8 @@ def requirements(arch: Arch = "x86_64", *, user: bool | None = None) -> Sequence
 
 
 def require_all(arch: Arch) -> None:
-    """Raise one HostError that names everything missing."""
-    missing = [r for r in requirements(arch) if not r.found]
+    """Raise one HostError that names everything that a build lacks."""
+    missing = [r for r in requirements(arch) if not r.found and r.build]
     if missing:
         names = ", ".join(f"{r.name} ({r.package})" for r in missing)
         packages = " ".join(sorted({r.package for r in missing}))
