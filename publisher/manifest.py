@@ -32,7 +32,11 @@ class Flavour(Noun):
     `digest` is its disk's sha256, `size` its virtual size and `data` its bytes
     outside holes; `evidence` is what the build's checks printed; `by_hand` names
     build steps before which its machine was open to changes by hand, so that it
-    can't be built again; `references` are those of its images."""
+    can't be built again; `references` are those of its images.
+
+    `proofs` is what was found out before the upload: "lint" and "secrets" with their
+    "findings", "inventory" with its "documents" (format, path, sha256), "rehearsals"
+    by provider (rehearse.verdict.Rehearsal)."""
 
     name: str
     arch: str
@@ -46,6 +50,7 @@ class Flavour(Noun):
     evidence: tuple[Mapping[str, Any], ...] = ()
     by_hand: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    proofs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

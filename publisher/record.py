@@ -137,7 +137,21 @@ class _Reading:
             evidence=tuple(disk.get("evidence", ())),
             by_hand=tuple(disk.get("by_hand", ())),
             references=tuple(dict.fromkeys(image.reference for image in images)),
+            proofs=self._proofs(planned),
         )
+
+    def _proofs(self, planned: Planned) -> Mapping[str, Any]:
+        found: dict[str, Any] = {}
+        for kind in ("lint", "secrets", "inventory"):
+            for step in self._done(kind):
+                if step.flavour == planned.label:
+                    found[kind] = self.outcomes[step.key].value
+        rehearsals = {
+            step.inputs["provider"]: self.outcomes[step.key].value["rehearsal"]
+            for step in self._done("rehearse")
+            if step.flavour == planned.label
+        }
+        return {**found, "rehearsals": rehearsals} if rehearsals else found
 
 
 def _source(step: Step) -> Mapping[str, Any]:
