@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from publisher.cli import export, inventory, lab, lint, rehearse, secrets
+from publisher.cli import attest, export, inventory, lab, lint, rehearse, secrets
 from publisher.cli.help import Command, Group
 from publisher.cli.options import (
     Archs,
@@ -84,6 +84,9 @@ def build(
     variants: Variants = None,
     archs: Archs = None,
     builds: Builds = 1,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Build twice; say what differs.")
+    ] = False,
     on_error: OnError = "cleanup",
     state: State = None,
     json: Json = False,
@@ -99,6 +102,7 @@ def build(
         variants=variants or [],
         archs=archs or [],
         builds=builds,
+        verify=verify,
         on_error=on_error,
         state=state_directory(state),
         json=json,
@@ -176,6 +180,7 @@ app.command("rehearse", cls=Command)(rehearse.command)
 app.command("secrets", cls=Command)(secrets.command)
 app.command("lint", cls=Command)(lint.command)
 app.command("inventory", cls=Command)(inventory.command)
+app.add_typer(attest.app, name="attest")
 
 
 @app.command("list", cls=Command)

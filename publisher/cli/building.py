@@ -23,12 +23,14 @@ def run(
     archs: Sequence[str],
     builds: int,
     on_error: str,
+    verify: bool,
     state: Path,
     json: bool,
     plain: bool,
 ) -> None:
     import publisher.plan
     import publisher.run
+    from publisher import repeat
     from publisher.executors.slots import check_builds
 
     terminal.check(on_error, json=json)
@@ -47,11 +49,22 @@ def run(
             on_error=terminal.on_error(on_error, sink),
             builds=builds,
         )
+        if verify:
+            repeat.verify(
+                drawn,
+                made,
+                state=state,
+                sink=sink,
+                cancellation=cancellation,
+                builds=builds,
+            )
     if not json:
         for disk in made:
             if len(made) > 1:
                 tables.write(disk.step.removesuffix(".build"), "bold")
             _write(disk)
+        if verify:
+            tables.write("built twice: the same bits")
 
 
 def _write(disk: DiskBuilt) -> None:
