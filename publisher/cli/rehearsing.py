@@ -109,6 +109,8 @@ def _guests(clouds: str, given: Mapping[str, Mapping[str, object]]) -> list[Gues
         kind = provider.load(name)
         if issubclass(kind, Rehearsable):
             known[name] = kind
+    if not known:
+        raise UsageError("no cloud that can be rehearsed is installed")
     guests = []
     for name in chosen(clouds, list(known), "cloud to rehearse") or list(known):
         kind = provider.load(name)
@@ -126,7 +128,8 @@ def _opened(
     from publisher.fetch.packed import unpack
 
     path = Path(text).expanduser()
-    if not path.exists() and not path.suffix and os.sep not in text:
+    named = "@" in text or not path.suffix
+    if named and os.sep not in text and not path.exists():
         yield released(text, state, Store(state))
         return
     if not path.is_file():

@@ -1,0 +1,172 @@
+"""publish rehearse: which disk and clouds, how verdicts are shown, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.cli import rehearsing
+from publisher.errors import HostError
+from publisher.model import MIB, Disk, Spec
+from publisher.proof.guest import Guest
+from publisher.proof.rehearse import Claim, Rehearsal, Status
+from publisher.task import Cancellation
+from tests.unit.cli_fakes import Command
+from tests.unit.test_rehearse_parts import Nimbus
+
+PROVED = Claim("root", "root file system found", Status.PROVED, "/dev/nvme0n1p1")
+LINT = Claim("hardware", "drivers", Status.LINT, "the driver stratus")
+FAILED = Claim(
+    "login", "a login works", Status.FAILED, "no ssh", "cloud-init is off", "switch it on"
+)
+UNREACHED = Claim("units", "no unit failed", Status.UNREACHED)
+
+
+class Engine:
+    """Stands in for publisher.proof.rehearse.rehearse; ends as the test says."""
+
+    def __init__(self, **claims: Sequence[Claim]) -> None:
+        self.claims = claims
+        self.disk: Disk | None = None
+        self.spec: Spec | None = None
+        self.backing = ""
+
+    def __call__(
+        self,
+        disk: Disk,
+        guests: Sequence[Guest],
+        spec: Spec,
+        *_: Any,
+        task_of: Callable[[Guest, Cancellation], Any],
+        on_end: Callable[[Rehearsal], None],
+        **__: Any,
+    ) -> Sequence[Rehearsal]:
+        self.disk, self.spec = disk, spec
+        done = []
+        for guest in guests:
+            task_of(guest, Cancellation()).phase("booting: kernel")
+            claims = tuple(self.claims.get(guest.name, (PROVED, LINT)))
+            logs = () if FAILED not in claims else (Path("/logs/1.log"),)
+            done.append(
+                Rehearsal(guest.name, "Nimbus n1, UEFI", claims, 90, boots=(50, 40), consoles=logs)
+            )
+            on_end(done[-1])
+        return done
+
+
+@pytest.fixture
+def publish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    def guests(clouds: str, given: object) -> list[Guest]:
+        return [Nimbus(name) for name in (clouds or "aws,gcp").split(",")]
+
+    monkeypatch.setattr(rehearsing, "_guests", guests)
+    return Command(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    made = Engine()
+    monkeypatch.setattr(rehearsing, "rehearse", made)
+    return made
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "web.raw"
+    path.write_bytes(b"\x01" * MIB)
+    return path
+
+
+def test_a_disk_that_passes_is_shown_claim_by_claim(
+    publish: Command, engine: Engine, disk: Path
+) -> None:
+    assert publish("rehearse", str(disk)).code == 0
+    assert "aws: Nimbus n1, UEFI (50 s + 40 s)" in publish.out
+    assert "gcp: Nimbus n1, UEFI" in publish.out
+    assert "✓ root file system found  /dev/nvme0n1p1" in publish.out
+    assert "proved by lint only: the driver stratus" in publish.out
+    assert "booting: kernel" in publish.err
+    assert engine.disk == Disk(disk, MIB, "", ())
+    assert engine.spec == Spec("web", "", firmware="bios+uefi", size=MIB)
+
+
+def test_a_failure_shows_cause_fix_and_log_and_exits_with_6(
+    publish: Command, engine: Engine, disk: Path
+) -> None:
+    engine.claims = {"gcp": (PROVED, FAILED, UNREACHED)}
+    assert publish("rehearse", str(disk)).code == 6
+    lines = publish.out.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("✗ a login works"))
+    assert lines[at + 1 : at + 3] == ["  cause: cloud-init is off", "  fix: switch it on"]
+    assert any(line.startswith("– no unit failed") for line in lines)
+    assert "  console: /logs/1.log" in lines
+    assert "1 of 2 rehearsals failed: gcp" in publish.err
+
+
+def test_json_ends_with_all_verdicts(publish: Command, engine: Engine, disk: Path) -> None:
+    engine.claims = {"aws": (FAILED,)}
+    assert publish("rehearse", str(disk), "--as", "aws", "--json").code == 6
+    events = [json.loads(line) for line in publish.out.splitlines()]
+    (last,) = [event for event in events if event.get("event") == "Rehearsed"]
+    (verdict,) = [Rehearsal.from_json(data) for data in last["rehearsals"]]
+    assert verdict.failures == (FAILED,)
+    assert [e["step"] for e in events if e.get("event") == "StepFailed"] == ["aws"]
+
+
+def test_other_formats_are_booted_as_they_are(
+    publish: Command, engine: Engine, disk: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "web.qcow2"
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", disk, other], check=True)
+    assert publish("rehearse", str(other), "--firmware", "uefi").code == 0
+    assert engine.disk is not None
+    assert (engine.disk.path, engine.disk.format) == (other, "qcow2")
+    assert engine.disk.size == MIB
+    assert engine.spec is not None
+    assert engine.spec.firmware == "uefi"
+
+
+def test_a_packed_disk_is_unpacked_for_the_time_being(
+    publish: Command, engine: Engine, disk: Path, tmp_path: Path
+) -> None:
+    subprocess.run(["gzip", "-k", str(disk)], check=True)
+    assert publish("rehearse", str(disk.with_suffix(".raw.gz"))).code == 0
+    assert engine.disk is not None
+    assert engine.disk.size == MIB
+    assert not engine.disk.path.exists()
+    assert list((publish.state / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["missing.raw"], "missing.raw does not exist"),
+        (["nobody@1.0"], "there is no release 'nobody@1.0'"),
+        (["{disk}", "--firmware", "uboot"], "there is no firmware 'uboot'"),
+    ],
+)
+def test_what_can_not_be_is_a_usage_error(
+    publish: Command, engine: Engine, disk: Path, words: list[str], said: str
+) -> None:
+    assert publish("rehearse", *(word.format(disk=disk) for word in words)).code == 2
+    assert said in publish.err
+
+
+def test_an_error_of_the_host_ends_the_lanes(
+    publish: Command, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, task_of: Callable[..., Any], **__: Any) -> None:
+        task_of(Nimbus("aws"), Cancellation())
+        raise HostError("swtpm is not installed")
+
+    monkeypatch.setattr(rehearsing, "rehearse", fail)
+    assert publish("rehearse", str(disk), "--json").code == 4
+    assert '"StepFailed"' in publish.out
+    assert "swtpm is not installed" in publish.out
