@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,11 +25,12 @@ from publisher.errors import ProofError, PublishError, UsageError
 from publisher.memory import Memory
 from publisher.migrate import complete_options
 from publisher.model import Disk, Firmware, Spec
-from publisher.pipeline import load_options
+from publisher.pipeline import load, load_options
 from publisher.proof.guest import Guest, Rehearsable
 from publisher.proof.rehearse import Rehearsal, Status, rehearse
 from publisher.rehearsal import Rehearse
 from publisher.task import Cancellation, Task
+from publisher.vm.vanishing import vanishing
 
 STEP = "rehearse"
 _MARKS = {
@@ -58,13 +58,14 @@ def run(
         hint = suggestion(firmware, get_args(Firmware))
         raise UsageError(f"there is no firmware {firmware!r}", hint=hint)
     given = load_options(pipeline, settings=settings, environ=os.environ)
+    wanted = _settings(pipeline, settings)
     guests = _guests(clouds, given)
     logs = state / "rehearsals"
     done: Sequence[Rehearsal] = ()
     with (
         cancelling() as cancellation,
         screen(json=json, plain=plain) as sink,
-        _scratch(state) as scratch,
+        vanishing(state / "scratch", "rehearse-") as scratch,
     ):
         steps = tuple((guest.name, guest.name) for guest in guests)
         sink(events.RunStarted(scratch.name, f"{disk} rehearsed", steps))
@@ -77,7 +78,7 @@ def run(
                 image,
                 guests,
                 spec,
-                Rehearse(),
+                wanted,
                 task,
                 scratch=scratch,
                 logs=logs,
@@ -94,12 +95,12 @@ def run(
     _judge(done)
 
 
-@contextlib.contextmanager
-def _scratch(state: Path) -> Iterator[Path]:
-    parent = state / "scratch"
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="rehearse-", dir=parent) as name:
-        yield Path(name)
+def _settings(pipeline: Path | None, settings: Sequence[str]) -> Rehearse:
+    """The section [rehearse] of a pipeline file."""
+    if pipeline is None:
+        return Rehearse()
+    loaded = load(pipeline, settings=settings, environ=os.environ)
+    return loaded.flavours[0].proofs.rehearse
 
 
 def _guests(clouds: str, given: Mapping[str, Mapping[str, object]]) -> list[Guest]:

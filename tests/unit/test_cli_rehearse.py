@@ -15,6 +15,7 @@ from publisher.errors import HostError
 from publisher.model import MIB, Disk, Spec
 from publisher.proof.guest import Guest
 from publisher.proof.rehearse import Claim, Rehearsal, Status
+from publisher.rehearsal import Rehearse
 from publisher.task import Cancellation
 from tests.unit.cli_fakes import Command
 from tests.unit.test_rehearse_parts import Nimbus
@@ -34,19 +35,20 @@ class Engine:
         self.claims = claims
         self.disk: Disk | None = None
         self.spec: Spec | None = None
-        self.backing = ""
+        self.settings: Rehearse | None = None
 
     def __call__(
         self,
         disk: Disk,
         guests: Sequence[Guest],
         spec: Spec,
+        settings: Rehearse,
         *_: Any,
         task_of: Callable[[Guest, Cancellation], Any],
         on_end: Callable[[Rehearsal], None],
         **__: Any,
     ) -> Sequence[Rehearsal]:
-        self.disk, self.spec = disk, spec
+        self.disk, self.spec, self.settings = disk, spec, settings
         done = []
         for guest in guests:
             task_of(guest, Cancellation()).phase("booting: kernel")
@@ -142,6 +144,14 @@ def test_a_packed_disk_is_unpacked_for_the_time_being(
     assert engine.disk.size == MIB
     assert not engine.disk.path.exists()
     assert list((publish.state / "scratch").iterdir()) == []
+
+
+def test_settings_come_from_a_pipeline(publish: Command, engine: Engine, disk: Path) -> None:
+    text = publish.file.read_text() + '[[rehearse.checks]]\nrun = "nginx -t"\n'
+    publish.file.write_text(text)
+    assert publish("rehearse", str(disk), "--pipeline", str(publish.file)).code == 0
+    assert engine.settings is not None
+    assert [check.run for check in engine.settings.checks] == ["nginx -t"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from publisher.errors import HostError
 from publisher.vm import namespace
 from publisher.vm.names import answer
 from publisher.vm.namespace import PrivateNetwork
+from publisher.vm.vanishing import vanishing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -139,6 +140,32 @@ def test_nothing_stays_after_the_program_was_killed() -> None:
     while namespaces() & made:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_directory_vanishes_also_when_its_user_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time, pathlib\n"
+        "from publisher.vm.vanishing import vanishing\n"
+        "with vanishing(pathlib.Path(sys.argv[1]), 'x-') as directory:\n"
+        "    (directory / 'file').write_text('x')\n"
+        "    print('up', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    with child, child.stdout:
+        assert child.stdout.readline() == "up\n"
+        assert list(tmp_path.glob("x-*/file"))
+        child.kill()
+    deadline = time.monotonic() + 5
+    while list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with vanishing(tmp_path, "y-") as directory:
+        (directory / "file").write_text("y")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_machine_that_forbids_namespaces_says_what_to_allow(

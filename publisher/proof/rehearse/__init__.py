@@ -55,7 +55,6 @@ def rehearse(
         on_end(done)
         return done
 
-    scratch.mkdir(parents=True, exist_ok=True)
     # all that a thread starts ends with that thread: process.command
     with ThreadPoolExecutor(at_once(len(guests)), thread_name_prefix="rehearse") as pool:
         futures = {pool.submit(one, guest): number for number, guest in enumerate(guests)}

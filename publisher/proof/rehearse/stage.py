@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from publisher.rehearsal import Rehearse
 from publisher.task import Task
 from publisher.vm import namespace
 from publisher.vm.shell import Shell
+from publisher.vm.vanishing import vanishing
 
 
 def rehearse_one(
@@ -37,8 +37,7 @@ def rehearse_one(
     of a failure (with `keep` all) stay in `logs`. Raises HostError and Cancelled."""
     started = task.clock.monotonic()
     looks = guest.looks(spec)
-    with tempfile.TemporaryDirectory(prefix=f"rehearse-{guest.name}-", dir=scratch) as name:
-        directory = Path(name)
+    with vanishing(scratch, f"{guest.name}-") as directory:
         image = props.overlay(disk, directory / "overlay.qcow2", task)
         orders = [
             Order(guest, look, spec.arch, image, settings)
