@@ -90,6 +90,7 @@ COMMANDS = [
     "sandbox",
     "cache",
     "schema",
+    "attest",
     "lab",
 ]
 

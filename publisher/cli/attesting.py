@@ -1,0 +1,125 @@
+"""What attest sign and attest verify do."""
+
+from __future__ import annotations
+
+import json as jsons
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from publisher import manifest, provider
+from publisher.cli.actions import clouds, sandbox_defaults
+from publisher.cli.releases import find
+from publisher.cli.signals import cancelling
+from publisher.cli.tables import write
+from publisher.errors import HostError, ProofError, UsageError
+from publisher.manifest import Manifest, manifest_path
+from publisher.migrate import complete_options
+from publisher.pipeline import load_options
+from publisher.proof import attest
+from publisher.proof.attest.verify import refuse
+from publisher.provider import Provider
+from publisher.task import detached
+
+NAME = "attestation.intoto.jsonl"
+
+
+def sign(release: str, key: str, passphrase: str, output: Path | None, *, state: Path) -> None:
+    made, path = _manifest(release, state)
+    by = attest.Signing(key, os.environ.get(passphrase))
+    signed = attest.sign(attest.statements(made), by)
+    into = output or path.with_name(NAME)
+    partial = into.with_name(into.name + ".partial")
+    try:
+        partial.write_bytes(signed)
+        os.replace(partial, into)
+    except OSError as error:
+        raise HostError(f"cannot write {into}: {error.strerror}") from error
+    write(str(into))
+
+
+def _manifest(release: str, state: Path) -> tuple[Manifest, Path]:
+    path = Path(release).expanduser()
+    if path.suffix == ".json" or path.is_file():
+        made = manifest.read(path)
+        if made is None:
+            raise UsageError(f"{path} holds no manifest of a release", hint="check the path")
+        return made, path
+    made = find(release, state)
+    return made, manifest_path(state, made.name, made.version)
+
+
+def verify(
+    file: Path,
+    key: str,
+    *,
+    identity: str,
+    issuer: str,
+    content: bool,
+    pipeline: Path | None,
+    settings: Sequence[str],
+    sandbox: bool,
+    state: Path,
+    json: bool,
+) -> None:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    by = attest.Signing(key, identity=identity, issuer=issuer)
+    subjects = attest.subjects(attest.read_signed(data, by))
+    names = list(dict.fromkeys(s.provider for s in subjects if s.provider))
+    unknown = [name for name in names if name not in provider.names()]
+    if unknown:
+        raise ProofError(f"there is no provider {unknown[0]!r} here to ask about its images")
+    given = load_options(pipeline, settings=settings, environ=os.environ)
+    lines: list[attest.Line] = []
+    with (
+        cancelling() as cancellation,
+        clouds(names, state, sandbox=sandbox),
+        tempfile.TemporaryDirectory() as memory,
+    ):
+        task = detached(Path(memory), "attest", cancellation=cancellation)
+        scratch = state / "scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
+        connect = _connector(given, sandbox=sandbox)
+        for line in attest.verify(subjects, connect, task, content=content, scratch=scratch):
+            lines.append(line)
+            if not json:
+                _write(line)
+    if json:
+        shown = [subject.to_json() for subject in subjects]
+        found = [line.to_json() for line in lines]
+        print(jsons.dumps({"subjects": shown, "images": found}, indent=2))  # noqa: T201
+    refuse(lines)
+
+
+def _write(line: attest.Line) -> None:
+    if line.differs:
+        write(f"differs   {line.subject}: {line.differs}", "bold red")
+    else:
+        write(f"as signed {line.subject} ({line.checked})", "green")
+
+
+def _connector(
+    given: Mapping[str, Mapping[str, Any]], *, sandbox: bool
+) -> Callable[[attest.Subject], Provider]:
+    """Providers with the options that a reference and the pipeline give, one for
+    each set of those."""
+    made: dict[str, Provider] = {}
+
+    def connect(subject: attest.Subject) -> Provider:
+        kind = provider.load(subject.provider)
+        own = given.get(subject.provider, {})
+        own = {**(sandbox_defaults(kind) if sandbox else {}), **own}
+        values = {**own, **kind.options.from_reference(subject.ref, own)}
+        if "regions" in kind.options.model_fields:
+            values["regions"] = [subject.region]
+        key = f"{subject.provider} {jsons.dumps(values, sort_keys=True, default=str)}"
+        if key not in made:
+            made[key] = kind(complete_options(kind, values, subject.name))
+        return made[key]
+
+    return connect
