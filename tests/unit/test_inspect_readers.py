@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from publisher.model import MIB
+from publisher.proof import checks
 from publisher.proof.inspect.budget import Budget, Damaged, Exhausted, Unreadable
 from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.fat import Fat
@@ -256,3 +259,25 @@ def test_a_partition_may_not_reach_beyond_the_disk(tmp_path: Path) -> None:
     assert part.size == 512
     with pytest.raises(Damaged):
         part.read(0, 513)
+
+
+def test_long_lines_and_names_take_no_longer_than_they_are() -> None:
+    modules = f"kernel/{'a' * 200_000}: {' ' * 40_000}".encode()
+    files: Files = {
+        **world.good(),
+        f"{world.MODULES}/modules.dep": modules,
+        "/etc/ssh/sshd_config": b"PermitRootLogin" + b" " * 200_000 + b"x\n",
+        "/boot/grub/grub.cfg": b'linux "' + b'\\"' * 8_000 + b"\n",
+    }
+    disk = world.World(files)
+    started = time.monotonic()
+    for rule in checks.RULES:
+        with contextlib.suppress(Unreadable):
+            list(rule.check(disk))
+    assert time.monotonic() - started < 5
+
+
+def test_a_line_without_end_is_damaged() -> None:
+    disk = world.World({**world.good(), "/etc/fstab": bytes(4 * MIB)})
+    with pytest.raises(Damaged, match="/etc/fstab has a line of more than"):
+        disk.fstab()

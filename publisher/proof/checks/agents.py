@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from publisher.model import MIB
 from publisher.proof.checks import cloud_init
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rules import Check, Evidence
@@ -56,7 +57,9 @@ def python_version(disk: Inspection, module: str, name: str) -> tuple[int, ...]:
     tree = disk.tree()
     for pattern in ("/usr/lib/python3*/*-packages", "/usr/local/lib/python3*/*-packages"):
         for path in tree.glob(f"{pattern}/{module}"):
-            found = re.search(rf"^{name} = ['\"](\d+(?:\.\d+)*)", tree.text(path), re.MULTILINE)
+            found = re.search(
+                rf"^{name} = ['\"](\d+(?:\.\d+)*)", tree.text(path, MIB), re.MULTILINE
+            )
             if found:
                 return tuple(map(int, found[1].split(".")))
     return ()

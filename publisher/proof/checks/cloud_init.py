@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from publisher.model import MIB
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.tree import Tree
 from publisher.proof.rules import ERROR, NOTE, WARNING, Check, Evidence, Rule
@@ -27,7 +28,7 @@ def version(disk: Inspection) -> tuple[int, ...] | None:
         return None
     for pattern in ("/usr/lib/python3*/*-packages", "/usr/lib64/python3*/*-packages"):
         for path in tree.glob(f"{pattern}/cloudinit/version.py"):
-            found = re.search(r'__VERSION__ = "(\d+(?:\.\d+)*)', tree.text(path))
+            found = re.search(r'__VERSION__ = "(\d+(?:\.\d+)*)', tree.text(path, MIB))
             if found:
                 return tuple(map(int, found[1].split(".")))
     return ()
@@ -44,7 +45,7 @@ def sources(tree: Tree) -> tuple[list[str], str, int] | None:
     """The datasource_list that counts, its file and line; None without one."""
     found: tuple[list[str], str, int] | None = None
     for path in (_CONFIG, *tree.glob("/etc/cloud/cloud.cfg.d/*.cfg")):
-        lines = tree.text(path).splitlines()
+        lines = tree.text(path, MIB).splitlines()
         for number, line in enumerate(lines):
             match = _LIST.match(line)
             if match:

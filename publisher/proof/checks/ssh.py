@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -35,9 +34,9 @@ def _read(tree: Tree, path: str, found: dict[str, Setting], seen: list[str]) -> 
     if len(seen) > _INCLUDES_MOST:
         raise Damaged("sshd's configuration includes files without end")
     for number, line in tree.lines(path):
-        parts = re.split(r"\s*=\s*|\s+", line, maxsplit=1)
-        keyword = parts[0].lower()
-        value = parts[1].strip('"') if len(parts) > 1 else ""
+        # "Keyword value" or "Keyword=value"
+        first, _, rest = line.replace("\t", " ").replace("=", " ", 1).partition(" ")
+        keyword, value = first.strip().lower(), rest.strip().strip('"')
         if keyword == "match":
             return
         if keyword == "include":

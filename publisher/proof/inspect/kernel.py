@@ -13,7 +13,6 @@ from publisher.proof.inspect.tree import Tree
 
 DriverPlace: TypeAlias = Literal["built in", "initramfs", "module", "absent"]
 
-_MODULE = re.compile(r"([^/]+)\.ko(?:\.(?:gz|xz|zst))?$")
 _MODULES_MOST = 50_000
 _NUMBER = re.compile(r"(\d+)\.(\d+)")
 
@@ -119,6 +118,8 @@ class Kernel:
 
 
 def _name(path: str) -> str:
-    """The module in a file, as lsmod names it."""
-    found = _MODULE.search(path.strip())
-    return found[1].replace("-", "_") if found else ""
+    """The module in a file, as lsmod names it; "" for another file."""
+    name = path.strip().rpartition("/")[2]
+    for packed in (".gz", ".xz", ".zst"):
+        name = name.removesuffix(packed)
+    return name.removesuffix(".ko").replace("-", "_") if name.endswith(".ko") else ""

@@ -5,7 +5,6 @@ of times."""
 from __future__ import annotations
 
 import fnmatch
-import io
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ _LINKS_MOST = 40
 _DEPTH_MOST = 100
 _KEPT_MOST = 200_000
 """Names of directories that are kept."""
+_LINE_MOST = 256 * 1024
 TEXT_MOST = 16 * MIB
 """The most of a text file that is read."""
 
@@ -201,16 +201,30 @@ class Tree:
                 break
         return b"".join(pieces)
 
-    def text(self, path: str) -> str:
-        return self.read(path).decode(errors="replace")
+    def text(self, path: str, most: int = TEXT_MOST) -> str:
+        return self.read(path, most).decode(errors="replace")
 
     def lines(self, path: str) -> Iterator[tuple[int, str]]:
-        """(line number, stripped line) of what is not empty and no comment with #."""
-        for number, line in enumerate(io.StringIO(self.text(path)), 1):
-            self._budget.charge()
+        """(line number, stripped line) of what is not empty and no comment with #,
+        in the first TEXT_MOST bytes."""
+        for number, line in enumerate(self._raw_lines(path), 1):
             stripped = line.strip()
-            if stripped and not stripped.startswith("#"):
-                yield number, stripped
+            if stripped and not stripped.startswith(b"#"):
+                yield number, stripped.decode(errors="replace")
+
+    def _raw_lines(self, path: str) -> Iterator[bytes]:
+        rest, left = b"", TEXT_MOST
+        for piece in self.stream(path):
+            *whole, rest = (rest + piece[:left]).split(b"\n")
+            left -= len(piece)
+            for line in whole:
+                self._budget.charge()
+                yield line
+            if len(rest) > _LINE_MOST:
+                raise Damaged(f"{path} has a line of more than {_LINE_MOST} bytes")
+            if left <= 0:
+                break
+        yield rest
 
     def stream(self, path: str) -> Iterator[bytes]:
         place = self.find(path)
