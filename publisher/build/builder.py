@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -176,6 +177,7 @@ class _Build:
         self.path = path
         self.task = task
         self.on_error = on_error
+        self.last_script = seal.leaving(os.environ.get("SOURCE_DATE_EPOCH"))
         self.firmware = _firmware(recipe.firmware, self.platform)
         self.log = workspace.directory / "console.log"
         self.evidence: list[Mapping[str, Any]] = []
@@ -300,7 +302,7 @@ class _Build:
         if self.by_hand:
             self.task.note(f"this image can't be built again: {_told(self.by_hand)}", "warning")
         try:
-            seal.clean(room.shell, room.machine, room.keys.user_public, self.task)
+            seal.clean(room.shell, room.machine, room.keys.user_public, self.last_script, self.task)
         except BootError as error:
             self._explain(error, work)
             raise

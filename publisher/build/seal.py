@@ -17,7 +17,7 @@ from pathlib import Path
 
 from publisher.build import archives
 from publisher.build.layout import ROOT_OFFSET
-from publisher.errors import BuildError, HostError
+from publisher.errors import BuildError, HostError, UsageError
 from publisher.model import MIB, Extent
 from publisher.task import Task
 from publisher.vm import process
@@ -96,14 +96,28 @@ find /var/log -xdev ! -type d -delete
 rm -rf /var/log/journal/* /var/lib/systemd/linger /root/.cache
 find /tmp /var/tmp -xdev -mindepth 1 -delete 2>/dev/null || true
 rm -f /var/lib/systemd/random-seed
+@TIMES@
 sync
 fstrim --all
 exec systemctl poweroff
 """
 
 
-def clean(shell: Shell, machine: Machine, user_key: str, task: Task) -> None:
-    """Clean the guest and wait until it has powered off."""
+def leaving(epoch: str | None) -> str:
+    """The last script; with SOURCE_DATE_EPOCH no file is younger than it says.
+    https://reproducible-builds.org/specs/source-date-epoch/
+
+    Raises UsageError."""
+    if not epoch:
+        return _LEAVE.replace("@TIMES@\n", "")
+    if not epoch.isdigit():
+        raise UsageError(f"SOURCE_DATE_EPOCH={epoch} is no number of seconds")
+    times = f"find / -xdev -newermt @{epoch} -exec touch -h -d @{epoch} {{}} +"
+    return _LEAVE.replace("@TIMES@", times)
+
+
+def clean(shell: Shell, machine: Machine, user_key: str, last: str, task: Task) -> None:
+    """Clean the guest and wait until it has powered off; `last` is the last script."""
     task.phase("sealing: cleaning")
     script = _CLEAN.replace("@KEY@", shlex.quote(" ".join(user_key.split()[:2])))
     script = script.replace("@DROP_IN@", SSHD_DROP_IN).replace("@SEALED@", archives.SEALED)
@@ -111,7 +125,7 @@ def clean(shell: Shell, machine: Machine, user_key: str, task: Task) -> None:
     if done.status:
         raise BuildError(f"cleaning the guest failed with status {done.status}:\n{done.text}")
     command = ["systemd-run", "--quiet", "--no-block", "--collect", "--unit=publisher-leave"]
-    command += ["--property=DefaultDependencies=no", "sh", "-c", _LEAVE]
+    command += ["--property=DefaultDependencies=no", "sh", "-c", last]
     task.phase("sealing: powering off")
     shell.leave(shlex.join(command))
     machine.wait_down(SHUTDOWN)

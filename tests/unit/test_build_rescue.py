@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -121,7 +122,7 @@ class FakeRoom:
 
     def __init__(self, kept: Checkpoints, *visits: int) -> None:
         self.kept, self.shell = kept, Guest(*visits)
-        self.resumed: list[Checkpoint] = []
+        self.machine, self.keys = MagicMock(), MagicMock()
 
     def keep(self, name: str, path: Any, facts: Any, *, failed: str = "") -> Checkpoint:
         key = failed_key(path[-1]) if failed else path[-1].key
@@ -145,6 +146,8 @@ def a_build(task: Task, kept: Checkpoints, on_error: OnError) -> _Build:
     build.recipe, build.spec, build.task, build.kept = RECIPE, Spec("demo", "1"), task, kept
     build.on_error, build.path = on_error, levels("true", "false")
     build.evidence, build.by_hand, build.directory = [], [], Path()
+    build.last_script = ""
+    cast(Any, build).private = lambda *_: None
     return build
 
 
@@ -208,7 +211,6 @@ def test_what_was_changed_by_hand_becomes_no_checkpoint(
     monkeypatch.setattr(steps, "run", run)
     monkeypatch.setattr(builder, "check_files", lambda *_: None)
     monkeypatch.setattr(seal, "clean", clean)
-    room.machine = room.keys = cast(Any, type("Some", (), {"user_public": ""}))  # type: ignore[attr-defined]
     with pytest.raises(Enough):
         build._finish(cast(Room, room), WORK, 0)
     assert [c.title for c in kept.all()] == ["true"], "the step before it is clean"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from publisher.build import seal
 from publisher.build.layout import ROOT_OFFSET
-from publisher.errors import BuildError
+from publisher.errors import BuildError, UsageError
 from publisher.model import MIB, Extent
 from publisher.task import Task, detached
 
@@ -125,3 +126,22 @@ def test_a_damaged_file_system_is_refused(tree: Path, task: Task) -> None:
     debugfs(disk, "clri /root")
     with pytest.raises(BuildError, match="damaged"):
         seal.prove(disk, task)
+
+
+def test_with_a_source_date_no_file_is_younger_than_it(tree: Path) -> None:
+    (tree / "old").touch()
+    (tree / "link").symlink_to("nowhere")
+    os.utime(tree / "old", (5, 5))
+    (command,) = (line for line in seal.leaving("1000").splitlines() if "-newermt" in line)
+    subprocess.run(["sh", "-euc", command.replace("find /", f"find {tree}")], check=True)
+    times = {p.relative_to(tree).as_posix(): p.lstat().st_mtime for p in tree.rglob("*")}
+    assert times.pop("old") == 5
+    assert {*times.values(), tree.stat().st_mtime} == {1000}
+
+
+def test_without_a_source_date_times_stay_and_a_wrong_one_is_refused() -> None:
+    assert "@TIMES@" not in seal.leaving("1000")
+    assert "touch" not in seal.leaving(None)
+    assert seal.leaving(None).count("\nsync\n") == 1
+    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH=soon"):
+        seal.leaving("soon")
