@@ -6,7 +6,7 @@ import contextlib
 import functools
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from publisher.errors import BootError, BuildError
@@ -14,6 +14,7 @@ from publisher.model import Arch
 from publisher.proof.guest import Guest, Instance, Look, Report, Service, smbios
 from publisher.proof.rehearse import props
 from publisher.proof.rehearse.observe import Facts, observe
+from publisher.proof.rehearse.shortcut import Shortcut
 from publisher.proof.rehearse.userdata import user_data
 from publisher.rehearsal import Rehearse
 from publisher.task import Task
@@ -122,12 +123,14 @@ def boot(
     *,
     full: bool,
     act: Callable[[Shell], None] = lambda _: None,
+    shortcut: Shortcut | None = None,
 ) -> Seen:
     """Boot, log in, observe, `act`, power off.
 
     `full` is the machine with all that the look says, until its end; otherwise
-    without a TPM, and cut off once it was observed. Raises HostError and
-    Cancelled; whatever the guest does is in what is returned.
+    without a TPM, and cut off once it was observed. With a `shortcut` no firmware
+    starts the kernel. Raises HostError and Cancelled; whatever the guest does is in
+    what is returned.
     """
     clock = task.clock
     started = clock.monotonic()
@@ -138,7 +141,8 @@ def boot(
     log = directory / "console.log"
     seen = Seen(order.look, who, service.instance_id, token, log, Tracker(), blind=order.blind)
     with contextlib.ExitStack() as stack:
-        machine = stack.enter_context(_machine(order, service, directory, task, stack, full=full))
+        hardware = _hardware(order, service, directory, stack, full=full, shortcut=shortcut)
+        machine = stack.enter_context(Machine(hardware, task))
         seen.tracker = machine.tracker
         settings = order.settings
         patience = Patience(
@@ -171,36 +175,39 @@ def boot(
     return seen
 
 
-def _machine(
+def _hardware(
     order: Order,
     service: Service,
     directory: Path,
-    task: Task,
     stack: contextlib.ExitStack,
     *,
     full: bool,
-) -> Machine:
+    shortcut: Shortcut | None,
+) -> Hardware:
     look = order.look
-    code, variables = props.firmware(look.boot, order.arch, directory / "variables.fd")
     chip = stack.enter_context(tpm.emulated(directory / "tpm")) if look.tpm and full else None
-    board = Board(
-        smbios=smbios(look, service),
-        disk=look.disk,
-        nic=f"{look.nic},mac={service.mac}",
-        cdrom=props.cd(service.cdrom, directory / "cd.iso") if look.cdrom else None,
-        tpm=chip,
-    )
-    network = stack.enter_context(order.network(service))
     hardware = Hardware(
         drives=(Drive(order.image, "qcow2"),),
         log=directory / "console.log",
         arch=order.arch,
-        firmware_code=code,
-        firmware_variables=variables,
-        board=board,
-        network=network,
+        board=Board(
+            smbios=smbios(look, service),
+            disk=look.disk,
+            nic=f"{look.nic},mac={service.mac}",
+            cdrom=props.cd(service.cdrom, directory / "cd.iso") if look.cdrom else None,
+            tpm=chip,
+        ),
+        network=stack.enter_context(order.network(service)),
     )
-    return Machine(hardware, task)
+    if shortcut is not None:
+        return replace(
+            hardware,
+            kernel=shortcut.kernel,
+            initrd=shortcut.initrd,
+            command_line=shortcut.command_line,
+        )
+    code, variables = props.firmware(look.boot, order.arch, directory / "variables.fd")
+    return replace(hardware, firmware_code=code, firmware_variables=variables)
 
 
 def _hopeless(machine: Machine) -> Callable[[], None]:
