@@ -188,3 +188,7 @@ def test_an_emulator_that_needs_libraries_is_none(
     assert host.emulator(FOREIGN) is None
     given[FOREIGN.emulators[1]] = str(tmp_path / "static")
     assert host.emulator(FOREIGN) == str(tmp_path / "static")
+
+
+def test_programs_are_emulated_on_the_quick_processor(tmp_path: Path) -> None:
+    assert mmdebstrap._environment(tmp_path, ARM)["QEMU_CPU"] == ARM.cpu == "neoverse-n1"

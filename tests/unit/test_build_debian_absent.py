@@ -40,7 +40,7 @@ class World:
         )
         program.chmod(0o755)
         monkeypatch.setattr(
-            mmdebstrap, "_environment", lambda tmp: {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp)}
+            mmdebstrap, "_environment", lambda tmp, _: {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp)}
         )
         monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin:/usr/sbin")
 
