@@ -31,7 +31,8 @@ class Look(Noun):
     (host name ▶ address) exist in the machine's network and nothing else does.
     `cdrom` says that `Service.cdrom` is to be attached. `reports_ready` says
     that the guest tells the cloud when it is up. `unproven` names the devices
-    and drivers that QEMU can't show, which only lint can judge.
+    and drivers that QEMU can't show, which only lint can judge; `unshown` what
+    neither shows.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Look(Noun):
     addresses: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     unproven: tuple[str, ...] = ()
+    unshown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import pytest
 
 from publisher.model import Spec
 from publisher.proof.guest import Diary, Look, smbios
+from publisher.proof.rehearse import Status, judge
 from tests.unit.guest_world import SPEC, looks, service
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,7 @@ def test_every_look_says_where_it_is_and_what_it_cannot_show(cloud: str, spec: S
     for look in looks(cloud, spec):
         assert "169.254.169.254" in look.addresses
         assert look.unproven
+        assert look.unshown
         assert look.title
         assert all(re.fullmatch(r"type=\d(,[a-z]+=[^,]+)+", value) for value in look.smbios)
 
@@ -94,6 +96,12 @@ def test_a_nitro_tpm_is_there_when_the_image_asks_for_it() -> None:
     assert (look.boot, look.tpm) == ("uefi", True)
 
 
+def test_a_verdict_tells_what_lint_judges_from_what_nothing_shows() -> None:
+    found = {claim.evidence: claim.status for claim in judge.unproven(looks("azure"))}
+    assert {status for text, status in found.items() if "hv_netvsc" in text} == {Status.LINT}
+    assert {status for text, status in found.items() if "245" in text} == {Status.UNPROVABLE}
+
+
 def test_ec2_says_that_ena_is_judged_by_lint_only() -> None:
     assert any("ena" in text for text in looks("aws")[0].unproven)
 
@@ -117,8 +125,8 @@ def test_gce_has_scsi_first_and_nvme_where_the_image_bears_newer_machines() -> N
 def test_gce_says_what_confidential_machines_do_besides() -> None:
     declared = ("UEFI_COMPATIBLE", "GVNIC", "IDPF", "SEV_CAPABLE", "TDX_CAPABLE")
     [look, *_] = looks("gcp", **GCP, guest_os_features=declared)
-    text = " ".join(look.unproven)
-    assert all(word in text for word in ("gve", "idpf", "SEV", "TDX"))
+    assert all(word in " ".join(look.unproven) for word in ("gve", "idpf"))
+    assert all(word in " ".join(look.unshown) for word in ("SEV", "TDX"))
 
 
 def test_gce_is_known_by_its_product_name_and_resolves_its_metadata_server() -> None:

@@ -13,12 +13,9 @@ IPV6 = "fd00:ec2::254"
 TYPES: Mapping[Arch, str] = {"x86_64": "t3.micro", "aarch64": "t4g.micro"}
 """Small machines of today that boot in every mode of their architecture."""
 
-ENA = "network cards are ENA, here virtio-net: the driver ena is judged by lint only"
-NVME = "EBS volumes are Amazon's own NVMe controllers: device names (/dev/xvda) are not shown"
-XEN = (
-    "machines before Nitro (t2, m4) are Xen's: xen-blkfront and xen-netfront are judged by "
-    "lint only"
-)
+ENA = "ena: network cards are ENA, here virtio-net"
+XEN = "xen-blkfront, xen-netfront: machines before Nitro (t2, m4) are Xen's"
+NVME = "names of volumes (/dev/xvda), which Amazon's own NVMe controllers bring"
 HOPS = "the hop limit of the metadata service's answers"
 UEFI_DATA = "UEFI variables that an AMI may carry (uefi-data), so Secure Boot is off"
 
@@ -44,11 +41,6 @@ def _look(options: AwsOptions, spec: Spec, boot: BootMode) -> Look:
     kind = TYPES[spec.arch]
     tpm = options.tpm and boot == "uefi"
     by = "UEFI" if boot == "uefi" else "BIOS"
-    unproven = [ENA, NVME, HOPS]
-    if boot == "uefi":
-        unproven.append(UEFI_DATA)
-    elif spec.arch == "x86_64":
-        unproven.append(XEN)
     return Look(
         title=f"EC2 {kind}, {by}" + (", NitroTPM" if tpm else ""),
         boot=boot,
@@ -62,7 +54,8 @@ def _look(options: AwsOptions, spec: Spec, boot: BootMode) -> Look:
         datasource="Ec2",
         tpm=tpm,
         addresses=(IPV4, IPV6),
-        unproven=tuple(unproven),
+        unproven=(ENA, XEN) if boot == "bios" else (ENA,),
+        unshown=(NVME, HOPS, UEFI_DATA) if boot == "uefi" else (NVME, HOPS),
     )
 
 

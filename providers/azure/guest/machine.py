@@ -14,12 +14,13 @@ WIRESERVER = "168.63.129.16"
 ASSET_TAG = "7783-7084-3265-9085-8269-3286-77"
 """By which guests know Azure."""
 
-STORAGE = "disks are Hyper-V's SCSI, here virtio-scsi: hv_vmbus and hv_storvsc by lint only"
-NETWORK = "network cards are Hyper-V's, here virtio-net: hv_netvsc by lint only"
-ACCELERATED = "accelerated networking: mlx5_core, mlx4_core and mana by lint only"
+STORAGE = "hv_vmbus, hv_storvsc: disks are Hyper-V's SCSI, here virtio-scsi"
+NETWORK = "hv_netvsc: network cards are Hyper-V's, here virtio-net"
+ACCELERATED = "mlx5_core, mlx4_core, mana: accelerated networking"
 DHCP = "DHCP's option 245, with which Azure names the wire server"
 KVP = "Hyper-V's key-value pairs, in which cloud-init also reports"
 TEMPORARY = "the temporary disk (/dev/disk/cloud/azure_resource)"
+NVME = "names of disks, which Azure's own NVMe controllers bring"
 CONFIDENTIAL = "confidential machines: memory encryption by AMD SEV-SNP or Intel TDX"
 
 
@@ -56,14 +57,10 @@ def _look(options: AzureOptions, spec: Spec, kind: str, boot: BootMode, disk: Co
         if boot == "bios"
         else f"type=0,vendor=Microsoft Corporation,version={version},date=05/13/2024"
     )
-    unproven = (
-        [STORAGE]
-        if disk == "virtio-scsi"
-        else ["Azure's own NVMe controllers: names of disks are not shown"]
-    )
-    unproven += [NETWORK, DHCP, KVP, TEMPORARY]
-    unproven += [ACCELERATED] if options.accelerated_networking else []
-    unproven += [CONFIDENTIAL] if "ConfidentialVm" in security else []
+    unproven = [STORAGE] if disk == "virtio-scsi" else []
+    unproven += [NETWORK, *([ACCELERATED] if options.accelerated_networking else [])]
+    unshown = [DHCP, KVP, TEMPORARY, *([NVME] if disk == "nvme" else [])]
+    unshown += [CONFIDENTIAL] if "ConfidentialVm" in security else []
     return Look(
         title=f"Azure {kind}, {by}",
         boot=boot,
@@ -81,6 +78,7 @@ def _look(options: AzureOptions, spec: Spec, kind: str, boot: BootMode, disk: Co
         reports_ready=True,
         addresses=(IMDS, WIRESERVER),
         unproven=tuple(unproven),
+        unshown=tuple(unshown),
     )
 
 

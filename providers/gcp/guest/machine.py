@@ -12,9 +12,9 @@ from publisher.proof.guest import BootMode, Controller, Look
 ADDRESS = "169.254.169.254"
 NAMES = ("metadata.google.internal", "metadata")
 
-GVE = "gVNIC, which newer machine types have, here virtio-net: gve is judged by lint only"
-IDPF = "IDPF network cards, here virtio-net: idpf is judged by lint only"
-NVME = "Google's own NVMe controllers: names of disks (google-…) are not shown"
+GVE = "gve: newer machine types have gVNIC, here virtio-net"
+IDPF = "idpf: IDPF network cards, here virtio-net"
+NVME = "names of disks (google-…), which Google's own NVMe controllers bring"
 NETWORK = "a network of 32 bits with an MTU of 1460 and its routes from DHCP"
 CONFIDENTIAL = {
     "SEV_CAPABLE": "memory encryption by AMD SEV",
@@ -46,11 +46,10 @@ def _look(options: GcpOptions, spec: Spec, kind: str, disk: Controller) -> Look:
     if "UEFI_COMPATIBLE" in declared:
         boot = "uefi-secure" if "SECURE_BOOT" in declared else "uefi"
     by = {"bios": "BIOS", "uefi": "UEFI, vTPM", "uefi-secure": "UEFI, Secure Boot, vTPM"}[boot]
-    unproven = [NETWORK]
-    unproven += [GVE] if "GVNIC" in declared or disk == "nvme" else []
+    unproven = [GVE] if "GVNIC" in declared or disk == "nvme" else []
     unproven += [IDPF] if "IDPF" in declared else []
-    unproven += [NVME] if disk == "nvme" else []
-    unproven += [text for feature, text in CONFIDENTIAL.items() if feature in declared]
+    unshown = [NETWORK] + ([NVME] if disk == "nvme" else [])
+    unshown += [text for feature, text in CONFIDENTIAL.items() if feature in declared]
     return Look(
         title=f"GCE {kind}, {by}",
         boot=boot,
@@ -68,6 +67,7 @@ def _look(options: GcpOptions, spec: Spec, kind: str, disk: Controller) -> Look:
         addresses=(ADDRESS,),
         names=dict.fromkeys(NAMES, ADDRESS),
         unproven=tuple(unproven),
+        unshown=tuple(unshown),
     )
 
 

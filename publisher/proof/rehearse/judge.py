@@ -283,8 +283,12 @@ def _frozen(seen: Seen, before: Seen) -> Iterator[str]:
 
 def unproven(looks: Sequence[Look]) -> list[Claim]:
     """What no boot under QEMU shows."""
-    texts = dict.fromkeys(text for look in looks for text in look.unproven)
-    return [Claim("hardware", "drivers", Status.LINT, text) for text in texts]
+    drivers = dict.fromkeys(text for look in looks for text in look.unproven)
+    others = dict.fromkeys(text for look in looks for text in look.unshown)
+    return [
+        *(Claim("hardware", "drivers", Status.LINT, text) for text in drivers),
+        *(Claim("hardware", "the machine", Status.UNPROVABLE, text) for text in others),
+    ]
 
 
 def limits(looks: Sequence[Look], refusal: str) -> list[Claim]:
