@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,10 +29,12 @@ from publisher.proof.rehearse.verdict import Status
 from publisher.proof.rules import Rule
 from publisher.rehearsal import Check, Rehearse
 from publisher.task import Task, detached
+from publisher.vm import relay
 from publisher.vm.board import Board
 from publisher.vm.process import Completed
 from publisher.vm.restricted import RestrictedNetwork
 from publisher.vm.shell import Shell
+from publisher.vm.web import WebServer
 from tests.unit.rehearsal_world import LOOK
 
 SPEC = Spec("web", "1")
@@ -103,6 +108,27 @@ def test_without_namespaces_qemu_answers_for_addresses_of_its_own_network() -> N
         "guestfwd=tcp:169.254.169.254:80",
         "guestfwd=tcp:168.63.129.16:32526",
     ]
+
+
+def test_the_relay_carries_a_request_in_and_an_answer_out() -> None:
+    def app(environ: Any, start: Any) -> Iterable[bytes]:
+        start("200 OK", [("Content-Type", "text/plain")])
+        return [environ["PATH_INFO"].encode()]
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    server = WebServer(listening, app)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-IS", relay.__file__, str(port)],
+            input=b"GET /latest HTTP/1.0\r\n\r\n",
+            capture_output=True,
+            check=True,
+        )
+    finally:
+        server.close()
+    assert done.stdout.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert done.stdout.endswith(b"/latest")
 
 
 def test_one_look_is_booted_twice_and_several_once_each() -> None:

@@ -108,3 +108,18 @@ def test_the_last_lines_are_plain_text() -> None:
     assert "\x1b" not in tracker.last_lines()
     assert tracker.last_lines(2).splitlines()[-1].startswith("localhost login:")
     assert plain("a\x1b[0;32mb\x1b[?7lc\r") == "abc"
+
+
+def test_a_question_for_a_login_is_timed_once_and_forgotten_at_a_restart() -> None:
+    now = [100.0]
+    tracker = Tracker(clock=lambda: now[0])
+    tracker.feed(b"localhost login: x\n")
+    seen = [tracker.prompted]
+    tracker.feed(b"Debian GNU/Linux 12 localhost ttyS0\r\n\r\nlocalhost log")
+    now[0] = 105.0
+    tracker.feed(b"in: ")
+    now[0] = 109.0
+    tracker.feed(b"[   40.0] a late line\nlocalhost login: ")
+    seen.append(tracker.prompted)
+    tracker.restart()
+    assert [*seen, tracker.prompted] == [None, 105.0, None]
