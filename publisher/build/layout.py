@@ -45,6 +45,7 @@ _ASSEMBLE = r"""
 mkdir root
 # without device nodes, which only real root may make and devtmpfs brings anyway
 tar -xpf "$1" -C root --numeric-owner --xattrs --xattrs-include='*' --exclude='./dev/*'
+stamp=${SOURCE_DATE_EPOCH:-$(find root -printf '%T@\n' | sort -n | tail -n 1 | cut -d . -f 1)}
 for kernel in root/boot/vmlinuz-*; do kernel=${kernel#root/boot/vmlinuz-}; done
 cp -a "$2/." root/
 sed -i "s/@KERNEL@/$kernel/" root/boot/grub/grub.cfg
@@ -56,7 +57,10 @@ done
 cp root/usr/lib/shim/shim"$9".efi.signed root/usr/lib/shim/mm"$9".efi.signed "$3/"
 cp root/usr/lib/grub/*-efi-signed/grub"$9".efi.signed "$3/"
 chmod 644 "$3"/*
-mke2fs -q -F -t ext4 -L root -U "$7" -m 1 -d root \
+# what is made here is as old as the installation, whenever that is
+find root -newermt "@$stamp" -exec touch -h -d "@$stamp" {} +
+echo "$stamp" > "$3/stamp"
+E2FSPROGS_FAKE_TIME=$stamp mke2fs -q -F -t ext4 -L root -U "$7" -m 1 -d root \
     -E "offset=$5,hash_seed=$8,nodiscard,lazy_itable_init=0,lazy_journal_init=0" "$4" "$6k"
 rm -rf root
 """
@@ -161,8 +165,6 @@ def _root(
     configuration = directory / "mke2fs.conf"
     configuration.write_text(_MKE2FS_CONF)
     environment = {**os.environ, "MKE2FS_CONFIG": str(configuration), "LC_ALL": "C.UTF-8"}
-    if "SOURCE_DATE_EPOCH" in environment:
-        environment["E2FSPROGS_FAKE_TIME"] = environment["SOURCE_DATE_EPOCH"]
     environment["PATH"] = f"{environment.get('PATH', '')}:/usr/sbin:/sbin"
     argv = ["sh", "-euc", _ASSEMBLE, "sh", str(tree), str(ours), str(results), str(disk)]
     argv += [str(ROOT_OFFSET), str(root_room(size) // 1024)]
@@ -213,7 +215,8 @@ def _esp(
         ["mmd", "-i", image, "::EFI", "::EFI/BOOT", "::EFI/debian"],
         *(["mcopy", "-i", image, str(source), f"::{target}"] for source, target in content),
     ]
-    environment = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
+    stamp = (results / "stamp").read_text().strip()
+    environment = {**os.environ, "MTOOLS_SKIP_CHECK": "1", "SOURCE_DATE_EPOCH": stamp}
     for argv in commands:
         done = process.run(argv, task, env=environment, cwd=directory)
         if done.status:

@@ -6,6 +6,7 @@ import itertools
 import shutil
 import struct
 import subprocess
+import time
 import uuid
 import zlib
 from pathlib import Path
@@ -15,9 +16,11 @@ import pytest
 
 from publisher.build import files, grub, identity, layout, namespace, partition
 from publisher.build.workspace import Workspace
+from publisher.disks.raw import inspect
 from publisher.disks.store import Store
 from publisher.errors import BuildError, HostError
 from publisher.model import GIB, MIB, SECTOR
+from publisher.proof.compare import compare
 from publisher.task import detached
 from publisher.vm.arch import PLATFORMS, platform_of
 
@@ -167,3 +170,39 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(tmp_path: P
 def test_an_architecture_without_a_row_is_refused_by_name() -> None:
     with pytest.raises(HostError, match="sparc"):
         platform_of("sparc")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not shutil.which("mformat"), reason="mtools are missing")
+def test_the_same_installation_makes_the_same_files_at_any_time(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    signed = root / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
+    shims = (root / "usr/lib/shim" / f"{name}x64.efi.signed" for name in ("shim", "mm"))
+    for path in (signed, *shims, root / "boot/vmlinuz-6.1", root / "etc/hostname"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    tree = tmp_path / "tree.tar"
+    subprocess.run(
+        ["tar", "-cf", tree, "--mtime=@1000.5", "--format=pax", "-C", root, "."], check=True
+    )
+    task = detached(tmp_path / "memory")
+    made = []
+    for turn in ("one", "two"):
+        with Workspace(Store(tmp_path / turn), None, task) as workspace:
+            disk = layout.assemble(
+                tree,
+                300 * MIB,
+                IDENTITY,
+                "uefi",
+                X86,
+                namespace.Namespace("none", ()),
+                workspace,
+                task,
+            )
+            made.append(inspect(disk.rename(tmp_path / f"{turn}.raw")))
+        time.sleep(1.1 if len(made) == 1 else 0)
+    one, two = made
+    found = [str(difference) for difference in compare(one, two)]
+    # mke2fs copies the times at which the tree was unpacked
+    assert found[0].startswith("partition 1 (ext4): access, change or creation times of ")
+    assert found[1].startswith("partition 1 (ext4): ")
+    assert len(found) == 2
