@@ -10,6 +10,7 @@ from publisher.model import Audience, Spec
 from publisher.step import ORIGINS, Step, step_key
 
 if TYPE_CHECKING:
+    from publisher.flavours import Proofs
     from publisher.provider import Options
 
 
@@ -18,7 +19,7 @@ class Target:
     """One cloud of a plan: where to, with which options, opened to whom.
 
     `required` are the regions without which nothing is released. `realm` sets
-    the local stand-in's outcomes apart from the real cloud's.
+    the local stand-in's outcomes apart from the real cloud's. `boots` is as in Traits.
     """
 
     provider: str
@@ -26,6 +27,7 @@ class Target:
     audience: Audience
     required: tuple[str, ...]
     realm: str = ""
+    boots: bool = False
 
     @property
     def optional(self) -> tuple[str, ...]:
@@ -61,6 +63,8 @@ class Line:
         self._targets = targets
         self._label = label
         self._origins = {ORIGINS: origins} if origins else {}
+        self._proofs: list[str] = []
+        self._rehearsals: dict[str, str] = {}
         self._verified: list[tuple[Target, str, str, bool]] = []
 
     def add(
@@ -112,6 +116,47 @@ class Line:
             for target in self._targets
         ]
 
+    def proofs(self, disk: str, wanted: Proofs) -> None:
+        """What is shown of the disk before any upload: first what is quick to see."""
+        must = any(target.required for target in self._targets)
+        spec = self._spec.to_json()
+        clouds = {
+            target.provider: target.options.model_dump(mode="json", by_alias=True)
+            for target in self._targets
+            if target.boots
+        }
+
+        def add(kind: str, inputs: Mapping[str, Any]) -> None:
+            self._proofs.append(self.add(kind, kind, "proof", inputs, [disk], required=must))
+
+        if wanted.lint.enabled and clouds:
+            rules = wanted.lint.model_dump(mode="json")
+            add("lint", {"clouds": clouds, "lint": rules, "spec": spec})
+        if wanted.secrets.enabled:
+            public = any(target.audience.kind == "public" for target in self._targets)
+            add("secrets", {"public": public, "secrets": wanted.secrets.model_dump(mode="json")})
+        add("inventory", {"spec": spec})
+        for target in self._targets:
+            if not (wanted.rehearse.enabled and target.boots):
+                continue
+            name = target.provider
+            asked = [check for check in wanted.rehearse.checks if check.concerns(name)]
+            settings = wanted.rehearse.model_copy(update={"checks": tuple(asked)})
+            self._rehearsals[name] = self.add(
+                f"{name}.rehearse",
+                "rehearse",
+                name,
+                {
+                    "provider": name,
+                    "options": clouds[name],
+                    "rehearse": settings.model_dump(mode="json"),
+                    "spec": spec,
+                },
+                [disk],
+                list(self._proofs),
+                required=bool(target.required),
+            )
+
     def copies(self, disk: str) -> list[str]:
         """upload ▶ register ▶ copy ▶ verify in every cloud; returns what must be
         ready before anything is opened."""
@@ -120,9 +165,11 @@ class Line:
         for target in self._targets:
             lane = target.provider
             inputs = self._inputs(target)
-            must, check = bool(target.required), f"{prefix}{lane}.check"
+            must = bool(target.required)
+            # no byte of the disk leaves before it is proved for every cloud
+            before = [f"{prefix}{lane}.check", *self._proofs, *self._rehearsals.values()]
             upload = self.add(
-                f"{lane}.upload", "upload", lane, inputs, [disk], [check], required=must
+                f"{lane}.upload", "upload", lane, inputs, [disk], before, required=must
             )
             image = self.add(
                 f"{lane}.register", "register", lane, inputs, [disk, upload], required=must

@@ -12,9 +12,12 @@ from pydantic import AfterValidator, Field
 
 from publisher import variants
 from publisher.errors import UsageError
+from publisher.linting import Lint
 from publisher.model import Arch, Audience, Spec
 from publisher.provider import Options
 from publisher.recipe import Recipe, bootable
+from publisher.rehearsal import Rehearse
+from publisher.secret_gate import SecretGate
 from publisher.section import Section
 from publisher.settings import KeyPath, parse_key, show_key, suggest
 
@@ -79,6 +82,15 @@ class ReleaseSection(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class Proofs:
+    """What is to be shown of a disk before a byte of it is uploaded."""
+
+    lint: Lint = field(default_factory=Lint)
+    secrets: SecretGate = field(default_factory=SecretGate)
+    rehearse: Rehearse = field(default_factory=Rehearse)
+
+
+@dataclass(frozen=True, slots=True)
 class Flavour:
     """One image of a pipeline: a variant for an architecture. `targets` are the
     options of each provider, in the file's order.
@@ -95,6 +107,7 @@ class Flavour:
     build: Recipe
     targets: Mapping[str, Options]
     release: ReleaseSection
+    proofs: Proofs = field(default_factory=Proofs)
     origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict, compare=False, repr=False)
 
     def key(self, text: str) -> str:

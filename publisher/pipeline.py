@@ -12,10 +12,20 @@ from pydantic import BaseModel, ValidationError
 from publisher import provider, variants
 from publisher.complaints import complaints, expected_at
 from publisher.errors import PipelineError
-from publisher.flavours import Flavour, ImageSection, Pipeline, ReleaseSection, plain_name
+from publisher.flavours import (
+    Flavour,
+    ImageSection,
+    Pipeline,
+    Proofs,
+    ReleaseSection,
+    plain_name,
+)
+from publisher.linting import Lint
 from publisher.provider import Options, Provider
 from publisher.recipe import Recipe, bootable
+from publisher.rehearsal import Rehearse
 from publisher.rules import validate
+from publisher.secret_gate import SecretGate
 from publisher.settings import (
     Expansion,
     KeyPath,
@@ -31,7 +41,12 @@ from publisher.variants import Merged
 
 __all__ = ["Flavour", "Pipeline", "load", "load_options", "validate"]
 
-SECTIONS = ("image", "build", "targets", "release")
+PROOFS: Mapping[str, type[BaseModel]] = {
+    "lint": Lint,
+    "secrets": SecretGate,
+    "rehearse": Rehearse,
+}
+SECTIONS = ("image", "build", "targets", *PROOFS, "release")
 _M = TypeVar("_M", bound=BaseModel)
 _VARIANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -175,9 +190,10 @@ class _Reading:
         build = self.section(merged, "build", Recipe)
         targets = self.targets(merged)
         release = self.section(merged, "release", ReleaseSection, required=False)
+        proofs = self._proofs(merged, targets or {})
         if targets is not None and release is not None:
             self.problems += _release_problems(release, targets, merged)
-        if image is None or build is None or targets is None or release is None:
+        if image is None or build is None or targets is None or release is None or proofs is None:
             return []
         own_name = ("image", "name") in merged.origins
         flavours = []
@@ -192,9 +208,34 @@ class _Reading:
             told = label.removeprefix(variant).strip("-") if own_name else label
             name = "-".join(filter(None, (image.name, told)))
             flavours.append(
-                Flavour(variant, arch, label, name, image, build, targets, release, merged.origins)
+                Flavour(
+                    variant,
+                    arch,
+                    label,
+                    name,
+                    image,
+                    build,
+                    targets,
+                    release,
+                    proofs,
+                    merged.origins,
+                )
             )
         return flavours
+
+    def _proofs(self, merged: Merged, targets: Mapping[str, Options]) -> Proofs | None:
+        lint = self.section(merged, "lint", Lint, required=False)
+        secrets = self.section(merged, "secrets", SecretGate, required=False)
+        rehearse = self.section(merged, "rehearse", Rehearse, required=False)
+        if lint is None or secrets is None or rehearse is None:
+            return None
+        for number, check in enumerate(rehearse.checks):
+            for index, name in enumerate(check.on):
+                if name not in targets:
+                    key = show_key(merged.origin(("rehearse", "checks", number, "on", index)))
+                    hint = suggest(name, list(targets))
+                    self.problems.append(Problem(key, f"there is no target {name!r}", hint))
+        return Proofs(lint, secrets, rehearse)
 
     def _check_release(self, base: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         """The name and the version are those of the release: no variant has others."""
@@ -296,6 +337,7 @@ def _wants_text(path: KeyPath) -> bool:
         "build": Recipe,
         "release": ReleaseSection,
     }
+    sections.update(PROOFS)
     if path[0] == "targets" and len(path) > 1 and path[1] in provider.names():
         kinds = expected_at(provider.load(str(path[1])).options, path[2:])
     else:

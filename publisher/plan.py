@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from publisher import provider
 from publisher.drawing import Drawing, Line, Target
 from publisher.errors import PipelineError
 from publisher.model import Noun, Spec
@@ -95,6 +96,7 @@ def plan(pipeline: Pipeline, only: Sequence[str] = (), realm: str = "") -> Plan:
             required=len(drawn) == 1 or any(target.required for target in targets),
             local={"directory": str(pipeline.directory)},
         )
+        line.proofs(source, flavour.proofs)
         sources.append((line, source))
         planned.append(Planned(flavour.label, flavour.variant, spec.name, source))
     ready = [verify for line, source in sources for verify in line.copies(source)]
@@ -120,6 +122,7 @@ def _targets(flavour: Flavour, only: Sequence[str], realm: str) -> list[Target]:
             flavour.audience(name),
             required_regions(name, options, flavour.release),
             realm,
+            provider.load(name).traits.boots,
         )
         for name, options in flavour.targets.items()
         if not only or name in only

@@ -87,7 +87,8 @@ class Traits:
 
     `size_multiple` is the unit of a disk's virtual size in bytes, `size_max`
     the largest; `reference` shows how an image is named to `migrate`; `extra`
-    is the pip extra that brings the vendor's SDK.
+    is the pip extra that brings the vendor's SDK. `boots`: images become machines
+    there, so the provider is Rehearsable (publisher.proof.guest).
     """
 
     title: str
@@ -96,6 +97,7 @@ class Traits:
     size_multiple: int
     size_max: int
     regional: bool
+    boots: bool = False
 
 
 class Provider(Protocol):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 
 from publisher import provider
 from publisher.flavours import ImageSection, ReleaseSection
-from publisher.pipeline import SECTIONS
+from publisher.pipeline import PROOFS, SECTIONS
 from publisher.recipe import Recipe, Section
 from publisher.variants import EXTRA
 
@@ -25,6 +25,10 @@ def schema() -> dict[str, Any]:
             Field(None, description=f"Publish to {kind.traits.title}."),
         )
     targets = create_model("Targets", __base__=Section, __doc__="Where to publish.", **fields)
+    proofs: dict[str, Any] = {
+        name: (model | None, Field(None, description=_told(model)))
+        for name, model in PROOFS.items()
+    }
     file = create_model(
         "Pipeline",
         __base__=Section,
@@ -32,6 +36,7 @@ def schema() -> dict[str, Any]:
         image=(ImageSection, Field(description="Name, version and tags of the image.")),
         build=(Recipe, Field(description="What goes into the disk.")),
         targets=(targets, Field(description="Where to publish: at least one cloud.")),
+        **proofs,
         release=(
             ReleaseSection | None,
             Field(None, description="Who may use the images, and when."),
@@ -50,6 +55,11 @@ def schema() -> dict[str, Any]:
     made["$defs"]["Targets"]["minProperties"] = 1
     made["title"] = "cloud-image-publisher pipeline"
     return {"$schema": DIALECT, **made}
+
+
+def _told(model: type[BaseModel]) -> str:
+    """A model's docstring in one line."""
+    return " ".join((model.__doc__ or "").split())
 
 
 def _variant(made: dict[str, Any]) -> dict[str, Any]:

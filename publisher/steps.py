@@ -6,50 +6,17 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import cast
 
+from publisher import proofs
 from publisher import provider as seam
-from publisher.build.rescue import OnError
+from publisher.context import Context, Value, disk_of, spec_of
 from publisher.disks.store import Store
-from publisher.errors import ConflictError, ProviderError, StateError, UsageError
+from publisher.errors import ConflictError, ProviderError, UsageError
 from publisher.model import Audience, Disk, Finding, Image, Query, Severity, Spec, Upload
 from publisher.plan import BUILT_AS, Step, key_in_file
 from publisher.recipe import Recipe
 from publisher.task import Task
-
-Value: TypeAlias = Mapping[str, Any]
-
-
-class Context(Protocol):
-    """What the runbook is handed by the run."""
-
-    state: Path
-    store: Store
-    run: str
-    on_error: OnError
-
-    def outcome(self, step_id: str) -> Value:
-        """The outcome of a step that this one needs."""
-
-    def provider(self, step: Step) -> seam.Provider:
-        """The one provider of the step's lane."""
-
-
-def _spec(step: Step, context: Context, disk: Value | None = None) -> Spec:
-    """The step's spec with what is known of the disk by now."""
-    given = dict(step.inputs["spec"])
-    given.update(disk["spec"] if disk else {})
-    return dataclasses.replace(Spec.from_json(given), run=context.run)
-
-
-def _disk(context: Context, value: Value) -> Disk:
-    disk = context.store.get(value["sha256"])
-    if disk is None:
-        raise StateError(
-            f"the disk {value['sha256'][:12]} is missing from the store",
-            hint="run the same command again: it is made anew",
-        )
-    return disk
 
 
 def disk_value(disk: Disk, spec: Spec) -> Value:
@@ -69,7 +36,7 @@ def disk_value(disk: Disk, spec: Spec) -> Value:
 
 def check(step: Step, context: Context, task: Task) -> Value:
     provider = context.provider(step)
-    spec = _spec(step, context)
+    spec = spec_of(step, context)
     task.phase("checking credentials, permissions and names")
     findings = [*provider.validate(spec), *provider.check(spec, step.inputs["regions"], task)]
     for finding in findings:
@@ -118,21 +85,31 @@ def preview_build(
 
 def build(step: Step, context: Context, task: Task) -> Value:
     from publisher.build import build as build_disk
+    from publisher.build import secrets
     from publisher.build.builder import BY_HAND, EVIDENCE
+    from publisher.proof.secrets.known import Known
 
     recipe = _recipe(step)
-    spec = _spec(step, context)
+    spec = spec_of(step, context)
+    directory = Path(step.local["directory"])
+    own: dict[str, str] = {}
+    for number, part in enumerate(recipe.steps):
+        key = f"build.steps[{number}]"
+        for name, value in secrets.read(part, directory, key).items():
+            own[f"the secret {name} of {key_in_file(step, key)}"] = value
     disk = build_disk(
         recipe,
         _built_as(step, spec),
-        directory=Path(step.local["directory"]),
+        directory=directory,
         store=context.store,
         task=task,
         files=step.inputs["recipe"]["files"],
         on_error=context.on_error,
+        private=own.__setitem__,
     )
     kept = {name: task.memory.get(name, []) for name in (EVIDENCE, BY_HAND)}
-    return {**disk_value(disk, spec), **kept}
+    traces = [trace.to_json() for trace in Known(own).keep()]
+    return {**disk_value(disk, spec), **kept, proofs.TRACES: traces}
 
 
 def download(step: Step, context: Context, task: Task) -> Value:
@@ -177,14 +154,14 @@ def upload(step: Step, context: Context, task: Task) -> Value:
     """Bring the bytes in, unless the cloud already has the image made of them."""
     provider = context.provider(step)
     disk = context.outcome(step.needs[0])
-    spec = _spec(step, context, disk)
+    spec = spec_of(step, context, disk)
     home = provider_home(step)
     query = Query(name=spec.name, version=spec.version, digest=spec.digest)
     task.phase("looking for an earlier upload")
     for image in provider.find(query, task):
         if image.region == home and image.state == "available":
             return {"image": image.to_json()}
-    return {"upload": provider.upload(_disk(context, disk), spec, task).to_json()}
+    return {"upload": provider.upload(disk_of(context, disk), spec, task).to_json()}
 
 
 def provider_home(step: Step) -> str:
@@ -197,7 +174,7 @@ def register(step: Step, context: Context, task: Task) -> Value:
     disk, uploaded = (context.outcome(need) for need in step.needs)
     if "image" in uploaded:
         return uploaded
-    spec = _spec(step, context, disk)
+    spec = spec_of(step, context, disk)
     upload = Upload.from_json(uploaded["upload"])
     return {"image": context.provider(step).register(upload, spec, task).to_json()}
 
@@ -209,7 +186,7 @@ def copy(step: Step, context: Context, task: Task) -> Value:
 
 
 def verify(step: Step, context: Context, task: Task) -> Value:
-    disk = _disk(context, context.outcome(step.needs[0]))
+    disk = disk_of(context, context.outcome(step.needs[0]))
     images = images_of(context.outcome(step.needs[1]))
     provider = context.provider(step)
     for image in images:
@@ -253,6 +230,10 @@ RUNBOOK: Mapping[str, Callable[[Step, Context, Task], Value]] = {
     "check": check,
     "build": build,
     "download": download,
+    "lint": proofs.lint,
+    "secrets": proofs.secrets,
+    "inventory": proofs.inventory,
+    "rehearse": proofs.rehearse,
     "upload": upload,
     "register": register,
     "copy": copy,

@@ -47,12 +47,14 @@ def build(
     task: Task,
     files: Mapping[str, str] | None = None,
     on_error: OnError = CLEANUP,
+    private: Callable[[str, str], None] = lambda _name, _value: None,
 ) -> Disk:
     """Build the disk that `recipe` describes; `directory` is the pipeline's, `files`
     the digests of its files (recipe.fingerprint) when the build was planned.
 
     What the `check` steps showed is left in the task's memory as EVIDENCE, and
     which steps were retried on a machine that the user could change as BY_HAND.
+    `private` is handed the build's own keys, by name, that must not be on the disk.
     Installations, downloads and checkpoints are kept between builds: the machine
     is resumed behind the last step that did not change. A foreign disk without
     steps is not booted: it stays as it is, but for its size. Raises BuildError,
@@ -107,7 +109,7 @@ def build(
                 path = levels(recipe, spec, state, chosen, MEMORY, directory)
                 check_planned(path, files)
                 build = _Build(
-                    recipe, spec, directory, chosen, workspace, kept, path, task, on_error
+                    recipe, spec, directory, chosen, workspace, kept, path, task, on_error, private
                 )
                 made = build.run(prepare)
                 evidence, by_hand = build.evidence, build.by_hand
@@ -166,6 +168,7 @@ class _Build:
         path: Sequence[Level],
         task: Task,
         on_error: OnError,
+        private: Callable[[str, str], None],
     ) -> None:
         self.recipe = recipe
         self.spec = spec
@@ -178,6 +181,7 @@ class _Build:
         self.task = task
         self.on_error = on_error
         self.last_script = seal.leaving(os.environ.get("SOURCE_DATE_EPOCH"))
+        self.private = private
         self.firmware = _firmware(recipe.firmware, self.platform)
         self.log = workspace.directory / "console.log"
         self.evidence: list[Mapping[str, Any]] = []
@@ -301,6 +305,8 @@ class _Build:
         )
         if self.by_hand:
             self.task.note(f"this image can't be built again: {_told(self.by_hand)}", "warning")
+        self.private("the key of the build's login", room.keys.identity.read_text())
+        self.private("the host key of the build's machine", room.keys.host_private)
         try:
             seal.clean(room.shell, room.machine, room.keys.user_public, self.last_script, self.task)
         except BootError as error:

@@ -26,6 +26,10 @@ class Slots:
     def __call__(self, step: Step) -> tuple[str, int] | None:
         if step.kind == "build":
             return "build", self._builds
+        if step.kind == "rehearse":
+            from publisher.proof.rehearse import at_once
+
+            return "rehearse", at_once(len(os.sched_getaffinity(0)))
         if step.kind in ("upload", "verify"):
             return f"{step.kind} {step.inputs['provider']}", MOVERS
         return None
