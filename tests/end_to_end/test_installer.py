@@ -74,17 +74,19 @@ sleep 1
 echo "Configuring the system  ... 0%" > /dev/console
 mkdir /target
 mount -t ext4 /dev/vda1 /target
+mount --bind /dev /target/dev
 chroot /target sh -eu <<'END'
-useradd --create-home --shell /bin/sh operator
-echo 'operator ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/operator
-mkdir -m 700 /home/operator/.ssh
-echo '{ssh_public_key}' > /home/operator/.ssh/authorized_keys
-chown -R operator: /home/operator/.ssh
+useradd --create-home --shell /bin/sh builder
+echo 'builder ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/builder
+mkdir -m 700 /home/builder/.ssh
+echo '{ssh_public_key}' > /home/builder/.ssh/authorized_keys
+chown -R builder: /home/builder/.ssh
 echo '{token}' > /root/token
 rm /root/token
 ssh-keygen -A
 printf '[Match]\nName=e*\n[Network]\nDHCP=ipv4\n' > /etc/systemd/network/50-dhcp.network
 END
+umount /target/dev
 umount /target
 trap - EXIT
 wget -q -O /dev/null {done}
@@ -149,7 +151,7 @@ class World:
             "files": {name: name for name in ("preseed.cfg", "install.sh", *self.parts)},
             "variables": self.variables("deb.debian.org"),
             "secrets": {"token": {"environment": "INSTALLER_TOKEN"}},
-            "user": "operator",
+            "user": "builder",
             "timeout": "30min",
         }
         return self.install({**installer, **changes}, size, *steps)
@@ -203,9 +205,9 @@ def test_debians_installer_makes_a_disk_that_is_stepped_and_sealed(
     assert inside(disk, "cat /etc/made-by") == "root\n"
     for phase in ("preseed.cfg was fetched", "Writing the disk", "Configuring the system", "done"):
         assert f"installing: {phase}" in world.phases
-    keys = inside(disk, "cat /home/operator/.ssh/authorized_keys")
+    keys = inside(disk, "cat /home/builder/.ssh/authorized_keys")
     assert "ssh-ed25519" not in keys
-    assert "operator ALL" in inside(disk, "cat /etc/sudoers.d/operator")
+    assert "builder ALL" in inside(disk, "cat /etc/sudoers.d/builder")
     for trace in ("/root/.ssh/authorized_keys", "/etc/ssh/ssh_host_ed25519_key"):
         assert "Inode:" not in inside(disk, f"stat {trace}")
     assert not holds(disk.path, TOKEN.encode())
