@@ -43,10 +43,10 @@ class Rehearse(Section):
 
     enabled: bool = Field(True, description="Boot the disk as on each cloud before an upload.")
     timeout: float = Field(
-        600, ge=30, le=7200, description="Seconds that one boot may take until its login."
+        900, ge=30, le=7200, description="Seconds that one boot may take until its login."
     )
     stall: float = Field(
-        150, ge=15, le=7200, description="Seconds without a sign of life that end a boot."
+        240, ge=15, le=7200, description="Seconds without a sign of life that end a boot."
     )
     second_boot: bool = Field(
         True, description="Boot again as another instance, to find what was frozen in the first."

@@ -28,12 +28,13 @@ from publisher.vm.restricted import RestrictedNetwork
 from publisher.vm.shell import Patience, Shell
 
 USER = "visitor"
-DOWN = 60.0
+DOWN = 120.0
 """Seconds that a guest may take to power off once the button was pressed."""
 READY = 60.0
 """Seconds after the login until an agent must have told the cloud that all is well."""
 GRACE = 45.0
-"""Seconds after a login prompt in which sshd may still start."""
+"""Seconds after a login prompt in which sshd may still start; on a machine so busy
+that the prompt was slow to come, half of what that took."""
 FLUSH = 20.0
 """Seconds for a guest that failed to write its logs to its disk."""
 
@@ -212,13 +213,17 @@ def _hardware(
 
 def _hopeless(machine: Machine) -> Callable[[], None]:
     """Ends the wait for an ssh server in a guest that has booted without one."""
+    clock = machine.task.clock
+    started = clock.monotonic()
 
     def look() -> None:
         at = machine.tracker.prompted
-        if at is not None and machine.task.clock.monotonic() - at > GRACE:
-            raise machine.boot_error(
-                f"it asks for a login on its console, and {GRACE:.0f} s later no ssh server answers"
-            )
+        if at is None:
+            return
+        since, grace = clock.monotonic() - at, max(GRACE, (at - started) / 2)
+        if since > grace:
+            why = "it asks for a login on its console and no ssh server answers"
+            raise machine.boot_error(f"{why}, {since:.0f} s later")
 
     return look
 

@@ -12,9 +12,9 @@ from publisher.model import Noun
 from publisher.proof.rehearse.userdata import MARK
 from publisher.vm.shell import Shell
 
-WAIT = 180
+WAIT = 300
 """Seconds after the login that first-boot work may go on."""
-SETTLE = 60
+SETTLE = 120
 """Seconds after that until systemd has nothing left to start."""
 
 # Tools of the image may be missing: each answer stands alone, and an empty one counts as none.
