@@ -6,6 +6,7 @@ import json as jsons
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ def run(
         with opened(path.expanduser(), state / "scratch", budget, task) as disk:
             spec = flavour.spec() if flavour else None
             report = examine(disk, guests, accepted, budget, spec)
+    if flavour is not None:
+        report = _in_file(report, flavour)
     if sarif is not None:
         _write_sarif(report, path, sarif)
     if json:
@@ -109,6 +112,12 @@ def _guests(clouds: str, flavour: Flavour | None) -> list[Guest]:
         kind: Any = kinds[name]
         guests.append(kind.guest(flavour.targets.get(name) if flavour else None))
     return guests
+
+
+def _in_file(report: Report, flavour: Flavour) -> Report:
+    """Keys as they stand in a file with variants."""
+    findings = (replace(f, key=flavour.key(f.key) if f.key else "") for f in report.findings)
+    return replace(report, findings=tuple(findings))
 
 
 def _refuse_unknown(ignore: Sequence[str], guests: Sequence[Guest]) -> None:

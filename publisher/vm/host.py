@@ -30,6 +30,7 @@ class Requirement(Noun):
 
 _COMMANDS = (
     ("qemu-img", "makes throwaway overlays of disks", "qemu-utils"),
+    ("qemu-nbd", "reads disks of other formats where they are", "qemu-utils"),
     ("mmdebstrap", "installs Debian into a directory", "mmdebstrap"),
     ("gpg", "tells mmdebstrap which of Debian's keys signs a suite", "gpg"),
     ("unshare", "gives the installation its own namespaces", "util-linux"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from publisher import provider
@@ -25,6 +27,13 @@ def findings(disk: World) -> list[Finding]:
 def test_a_good_disk_breaks_no_rule_of_any_cloud() -> None:
     (only,) = findings(World())
     assert (only.rule, only.severity) == ("azure.rootdelay", Severity.NOTE)
+
+
+@pytest.mark.parametrize("cloud", CLOUDS, ids=lambda cloud: cloud.name)
+def test_a_clouds_rules_bear_its_name_and_are_the_same_with_a_pipeline(cloud: Any) -> None:
+    ids = [rule.id for rule in cloud.rules(None)]
+    assert all(ident.startswith(f"{cloud.name}.") for ident in ids)
+    assert ids == [rule.id for rule in cloud.rules(Spec("web", "1"))]
 
 
 def test_every_rule_says_why_with_a_page_and_a_fix() -> None:

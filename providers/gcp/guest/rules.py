@@ -30,8 +30,8 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
                 yield Evidence(f"{feature} is claimed, but {lack}", key=_KEY)
 
     def unclaimed(disk: Inspection) -> Iterator[Evidence]:
-        for feature, lack in lacks(disk).items():
-            if feature in _WORTH and feature not in claimed and claimed and not lack:
+        for feature, lack in lacks(disk).items() if claimed else ():
+            if feature in _WORTH and feature not in claimed and not lack:
                 yield Evidence(f"the disk supports {feature}, which is not claimed", key=_KEY)
 
     def table(disk: Inspection) -> Iterator[Evidence]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from publisher.proof.inspect.budget import Damaged
-from publisher.proof.inspect.pe import sections
+from publisher.proof.inspect.pe import section_text, sections
 from publisher.proof.inspect.tree import Tree
 
 _WORD = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\;]|(?<=\S);(?=\S))+""")
@@ -162,7 +162,8 @@ class _Grub:
         self._path = shown + path
         self._title = self._name = ""
         self._kernel: Entry | None = None
-        self._depth = self._top = 0
+        self._open: list[str] = []
+        self._top = 0
         for number, line in _text_lines(tree, path):
             words = _words(line)
             if words:
@@ -177,13 +178,8 @@ class _Grub:
             ]
             self._name = names[0] if names else ""
             self._kernel = None
-            if self._depth == 0:
-                self._top += 1
-            if command == "submenu":
-                self._depth += 1
-        elif command == "}" and self._kernel is None and self._depth:
-            self._depth -= 1
-        elif command == "}":
+            self._top += "submenu" not in self._open
+        elif command == "}" and self._open and self._open.pop() == "menuentry":
             self._kernel = None
         elif command == "set" and rest:
             key, _, value = rest[0].partition("=")
@@ -206,6 +202,8 @@ class _Grub:
             self._search(number, command, rest)
         elif command == "blscfg":
             self.uses_entries = True
+        if words[-1] == "{":
+            self._open.append(command)
 
     def _search(self, number: int, command: str, rest: Sequence[str]) -> None:
         plain = [word for word in rest if not word.startswith("-")]
@@ -295,11 +293,14 @@ def _extlinux(path: str, tree: Tree) -> Iterator[Entry]:
 
 def _unified(esp: Tree, path: str, shown: str) -> Entry | None:
     """A unified kernel image: a PE file with the sections .linux and .cmdline."""
-    found = sections(esp, path, (".linux", ".cmdline", ".uname"))
+    found = sections(esp, path)
     if ".linux" not in found:
         return None
-    text = {key: value.rstrip(b"\0\n").decode(errors="replace") for key, value in found.items()}
+    text = {
+        name: section_text(esp, path, found[name])
+        for name in (".cmdline", ".uname")
+        if name in found
+    }
     arguments = tuple(text.get(".cmdline", "").split())
-    return Entry(
-        shown + path, 0, path.rpartition("/")[2], path, (), arguments, text.get(".uname", "")
-    )
+    title = path.rpartition("/")[2]
+    return Entry(shown + path, 0, title, path, (), arguments, text.get(".uname", ""))

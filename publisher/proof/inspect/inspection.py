@@ -15,7 +15,7 @@ from publisher.proof.inspect.fstab import Mount, read_fstab
 from publisher.proof.inspect.kernel import Kernel
 from publisher.proof.inspect.once import once
 from publisher.proof.inspect.partitions import ESP, MBR_ESP, Table, read_table
-from publisher.proof.inspect.pe import Program, program
+from publisher.proof.inspect.pe import Program, program, sections
 from publisher.proof.inspect.storage import Storage
 from publisher.proof.inspect.tree import Mounted, Tree
 from publisher.proof.inspect.volume import Volume, open_volume
@@ -229,8 +229,8 @@ class Inspection:
     def kernel_of(self, entry: boot_entries.Entry) -> Kernel | None:
         """The kernel of a boot entry; None where its file is missing."""
         tree = self.tree()
-        if entry.kernel.lower().endswith(".efi"):  # a unified image
-            return self._kernel(entry.name, entry.path, ()) if entry.name else None
+        if entry.kernel.lower().endswith(".efi"):
+            return self._unified(entry)
         path = self.boot_file(entry.kernel)
         if not path:
             return None
@@ -242,6 +242,26 @@ class Inspection:
         )
         initrds = tuple(found for i in entry.initrds if (found := self.boot_file(i)))
         return self._kernel(version, path, initrds)
+
+    def _unified(self, entry: boot_entries.Entry) -> Kernel | None:
+        """The kernel of a unified image, whose initramfs is one of its sections."""
+        esp = self.esp()
+        if not entry.name or esp is None:
+            return None
+        held = sections(esp, entry.kernel)
+        if ".initrd" not in held:
+            return self._kernel(entry.name, entry.path, ())
+        initrd = held[".initrd"]
+
+        def pieces(_: str) -> Iterator[bytes]:
+            left = initrd.length
+            for piece in esp.stream(entry.kernel, initrd.offset):
+                yield piece[:left]
+                left -= len(piece)
+                if left <= 0:
+                    return
+
+        return Kernel(self.tree(), self.budget, entry.name, entry.path, (entry.path,), pieces)
 
     def _kernel(self, version: str, image: str, initrds: tuple[str, ...]) -> Kernel:
         tree = self.tree()

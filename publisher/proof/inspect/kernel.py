@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeAlias
 
 from publisher.proof.inspect import initramfs
@@ -18,16 +18,24 @@ _NUMBER = re.compile(r"(\d+)\.(\d+)")
 
 
 class Kernel:
-    """`version` is what uname -r says; `initrds` are paths in the tree."""
+    """`version` is what uname -r says; `initrds` are paths, whose bytes `open_initrd`
+    gives."""
 
     def __init__(
-        self, tree: Tree, budget: Budget, version: str, image: str, initrds: tuple[str, ...]
+        self,
+        tree: Tree,
+        budget: Budget,
+        version: str,
+        image: str,
+        initrds: tuple[str, ...],
+        open_initrd: Callable[[str], Iterable[bytes]] | None = None,
     ) -> None:
         self._tree = tree
         self._budget = budget
         self.version = version
         self.image = image
         self.initrds = initrds
+        self._open_initrd = open_initrd or tree.stream
         self.directory = f"/lib/modules/{version}"
 
     @property
@@ -76,7 +84,7 @@ class Kernel:
         found: set[str] = set()
         for path in self.initrds:
             try:
-                found.update(initramfs.names(self._tree.stream(path), self._budget))
+                found.update(initramfs.names(self._open_initrd(path), self._budget))
             except Unreadable as error:
                 raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
         return frozenset(found)

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from publisher.model import MIB, Arch
+from publisher.model import Arch
 from publisher.proof.inspect.tree import Tree
 
 _MACHINES: dict[int, Arch] = {0x8664: "x86_64", 0xAA64: "aarch64"}
 _HEAD = 64 * 1024
 _SECTIONS_MOST = 96
-_SECTION_MOST = 1 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +39,36 @@ def program(tree: Tree, path: str) -> Program | None:
     return Program(_MACHINES.get(machine), signed)
 
 
-def sections(tree: Tree, path: str, names: Sequence[str]) -> dict[str, bytes]:
-    """The first MiB of those of a program's sections that are there."""
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a program's file, in bytes."""
+
+    offset: int
+    length: int
+
+
+def sections(tree: Tree, path: str) -> dict[str, Section]:
+    """A program's sections by name; empty for what is none."""
     head = tree.read(path, _HEAD)
     at = _header(head)
     if at is None:
         return {}
     count, optional = struct.unpack_from("<H", head, at + 6)[0], at + 20
     table = optional + 4 + struct.unpack_from("<H", head, optional)[0]
-    found: dict[str, bytes] = {}
+    found: dict[str, Section] = {}
     for number in range(min(count, _SECTIONS_MOST)):
         entry = head[table + 40 * number : table + 40 * (number + 1)]
-        name = entry[:8].rstrip(b"\0").decode(errors="replace")
-        if len(entry) == 40 and name in names:
+        if len(entry) == 40:
+            name = entry[:8].rstrip(b"\0").decode(errors="replace")
             size, _, raw_size, offset = struct.unpack_from("<IIII", entry, 8)
-            found[name] = tree.read_at(path, offset, min(size or raw_size, raw_size, _SECTION_MOST))
+            found[name] = Section(offset, min(size or raw_size, raw_size))
     return found
+
+
+def section_text(tree: Tree, path: str, section: Section) -> str:
+    """A section's first 64 KiB as text."""
+    raw = tree.read_at(path, section.offset, min(section.length, _HEAD))
+    return raw.partition(b"\0")[0].decode(errors="replace").strip()
 
 
 def _header(head: bytes) -> int | None:

@@ -226,7 +226,7 @@ class Tree:
                 break
         yield rest
 
-    def stream(self, path: str) -> Iterator[bytes]:
+    def stream(self, path: str, offset: int = 0) -> Iterator[bytes]:
         place = self.find(path)
         if place is not None and place.node.is_file:
-            yield from place.files.stream(place.node)
+            yield from place.files.stream(place.node, offset)
