@@ -355,8 +355,9 @@ class _Build:
                 [
                     *filter(None, [error.hint]),
                     f"the machine is kept as {kept.key[:12]}: the same command with "
-                    "--on-error=shell opens it, and `publish cache rm "
-                    f"{kept.key[:12]}` removes it",
+                    "--on-error=shell opens it and goes on in it, `publish lab start "
+                    f"checkpoint:{kept.key[:12]}` lets you look into copies of it, and "
+                    f"`publish cache rm {kept.key[:12]}` removes it",
                 ]
             )
 
