@@ -43,9 +43,10 @@ class Subject(Noun):
 
     @classmethod
     def of(cls, image: Image, size: int) -> Self:
+        # one reference may stand for images in several regions
+        where = "" if image.region in image.ref else f" in {image.region}"
         return cls(
-            # one reference may stand for images in several regions
-            f"{image.reference} in {image.region}",
+            f"{image.reference}{where}",
             image.digest,
             size,
             image.provider,
