@@ -393,7 +393,8 @@ def test_the_first_steps_of_all_variants_are_built_under_one_name(release: Relea
 def test_a_file_without_variants_has_the_steps_and_keys_of_old(release: Release) -> None:
     pipeline = release.pipeline(FILE, "image.arch=x86_64")
     drawn = plan(pipeline)
-    assert [step.id for step in drawn.steps] == [
+    proofs = {"lint", "secrets", "inventory", "rehearse"}
+    assert [step.id for step in drawn.steps if step.kind not in proofs] == [
         *("nimbus.check", "stratus.check", "build"),
         *("nimbus.upload", "nimbus.register", "nimbus.copy", "nimbus.verify"),
         *("stratus.upload", "stratus.register", "stratus.copy", "stratus.verify"),
@@ -459,5 +460,5 @@ def test_a_manifest_of_one_image_from_an_older_program_is_read(release: Release)
     path = release_directory(release.state, "web", "1.0.0") / "manifest.json"
     old_manifest(path)
     (read,) = manifests(release.state)
-    assert read.flavours == made.flavours
+    assert read.flavours == tuple(dataclasses.replace(f, proofs={}) for f in made.flavours)
     assert read.images == made.images
