@@ -94,6 +94,8 @@ class Shell:
         self._user = user
         self._patience = patience
         self._pinned = pinned
+        self.answered = False
+        """Whether an SSH server greeted, which shows that the guest's network is up."""
         self._awake = awake
         self._on_wait = on_wait
         self._master: subprocess.Popen[bytes] | None = None
@@ -199,6 +201,7 @@ class Shell:
             # every connection makes the guest's sshd fork, which takes an emulated one long
             if awake or listening(network, machine.ssh_port, banner):
                 machine.tracker.enter(Phase.SSHD)
+                self.answered = True
                 said = self._login()
                 if not said:
                     machine.tracker.enter(Phase.READY)

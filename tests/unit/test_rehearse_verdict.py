@@ -87,6 +87,14 @@ def test_who_asked_for_the_key_had_a_network_whatever_the_console_says(tmp_path:
     assert made["login"].status is Status.FAILED
 
 
+def test_an_ssh_server_that_refuses_proves_the_network(tmp_path: Path) -> None:
+    refused = seen(tmp_path, error="sshd answers but refuses the login: Permission denied")
+    refused.answered = True
+    made = lines(claims(refused, SIZE))
+    assert made["network"].status is Status.PROVED
+    assert made["login"].status is Status.FAILED
+
+
 def test_the_console_tells_which_datasource_was_chosen_without_a_login(tmp_path: Path) -> None:
     said = BOOTED + "Cloud-init v. 22.4.2 finished at now. Datasource DataSourceNone.  Up 9 s\n"
     made = lines(claims(seen(tmp_path, console=said, error="no ssh", reports=[KEY]), SIZE))

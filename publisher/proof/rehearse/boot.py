@@ -84,6 +84,8 @@ class Seen:
     phases: dict[str, float] = field(default_factory=dict)
     down: float | None = None
     """Seconds that the power button took; None when it was not pressed or had no effect."""
+    answered: bool = False
+    """An SSH server greeted."""
     blind: bool = False
     """The guest could not be given a metadata service: see Order.blind."""
     seconds: float = 0.0
@@ -106,8 +108,8 @@ class Seen:
         if self.facts is not None:
             return Phase.READY
         reached = self.tracker.phase
-        # who asks the metadata service has a kernel, a root and a network
-        return max(reached, Phase.NETWORK) if self.reports else reached
+        # who speaks over the network has a kernel, a root and a network
+        return max(reached, Phase.NETWORK) if self.reports or self.answered else reached
 
 
 def instance(public_key: str, address: str) -> tuple[Instance, str]:
@@ -165,6 +167,7 @@ def boot(
                 act(shell)
         except BuildError as error:
             seen.error = error
+        seen.answered = shell.answered
         seen.phases = machine.tracker.seconds
         if full and seen.error is None:
             shell.close()

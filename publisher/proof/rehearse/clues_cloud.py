@@ -86,7 +86,10 @@ def not_enabled(at: Evidence) -> Cause | None:
     wants = files.glob("/etc/systemd/system/*.wants/cloud-init*.service")
     if generators or wants or not files.exists("/etc/systemd/system"):
         return None
-    return Cause("cloud-init is installed and no unit of it is enabled", "systemctl enable it")
+    return Cause(
+        "cloud-init is installed and no unit of it is enabled",
+        "systemctl enable cloud-init-local cloud-init cloud-config cloud-final",
+    )
 
 
 def agent_stalls(at: Evidence) -> Cause | None:

@@ -75,9 +75,10 @@ def root(seen: Seen) -> Answer:
 def network(seen: Seen) -> Answer:
     if seen.facts and seen.facts.address:
         return _proved(f"{seen.facts.address} by DHCP on {seen.look.nic}")
-    first = seen.reports[0] if seen.reports else None
-    if first is not None or seen.facts:
-        return _proved(f"{first.text} after {first.seconds:.0f} s" if first else "a login came")
+    if seen.reports:
+        return _proved(f"{seen.reports[0].text} after {seen.reports[0].seconds:.0f} s")
+    if seen.facts or seen.answered:
+        return _proved("its ssh server answers")
     if seen.phase >= Phase.INIT and seen.error is not None:
         return _failed(f"nothing came from the guest's network: {_first_line(seen)}")
     return None
