@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from publisher.build import build
 from publisher.build.checkpoints import Checkpoints
 from publisher.build.identity import derive
 from publisher.build.layout import ROOT_OFFSET
+from publisher.build.rescue import CLEANUP, OnError
 from publisher.disks.store import Store
 from publisher.errors import BuildError, Cancelled
 from publisher.events import Event, Note, StepOutput, StepPhase
@@ -76,7 +80,11 @@ class World:
         )
 
     def build(
-        self, steps: list[dict[str, object]], task: Task | None = None, version: str = "1.0"
+        self,
+        steps: list[dict[str, object]],
+        task: Task | None = None,
+        version: str = "1.0",
+        on_error: OnError = CLEANUP,
     ) -> Disk:
         recipe = Recipe.model_validate({"source": {"debian": {}}, "size": "2GiB", "steps": steps})
         return build(
@@ -85,6 +93,7 @@ class World:
             directory=self.directory,
             store=Store(self.state),
             task=task or self.task(),
+            on_error=on_error,
         )
 
     def scratch(self) -> list[str]:
@@ -251,9 +260,17 @@ def test_a_corrected_step_is_done_without_booting_again(disk: Disk, world: World
     """After the failure above, and with one step more than the first build had."""
     world.events.clear()
     task = world.task()
-    look = "cat /etc/built; test ! -e /root/secret; date -u +%s; tree --version"
     before = time.time()
-    built = world.build([*STEPS[:2], {"run": "echo right > /etc/right"}, {"check": look}], task)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        # QEMU leads 10.0.2.2 to this computer's loopback
+        knock = f"bash -c ': > /dev/tcp/10.0.2.2/{server.getsockname()[1]}'"
+        look = f"cat /etc/built; test ! -e /root/secret; date -u +%s; {knock}; tree --version"
+        steps: list[dict[str, object]] = [
+            *STEPS[:2],
+            {"run": "echo right > /etc/right"},
+            {"check": look},
+        ]
+        built = world.build(steps, task)
     phases = [event.phase for event in world.events if isinstance(event, StepPhase)]
     assert "resuming the machine after step 2" in phases
     assert not {"booting: bootloader", "booting: kernel", "booting: init"} & set(phases)
@@ -277,7 +294,7 @@ def test_the_same_build_again_boots_nothing_and_runs_no_step(disk: Disk, world: 
     assert not any(isinstance(e, StepOutput) and "Unpacking" in e.line for e in world.events)
 
 
-def test_a_checkpoint_whose_memory_is_damaged_is_done_anew_from_the_start(
+def test_a_checkpoint_whose_memory_is_damaged_gives_way_to_the_one_before_it(
     disk: Disk, world: World
 ) -> None:
     with Checkpoints(world.state / "store") as kept:
@@ -289,6 +306,52 @@ def test_a_checkpoint_whose_memory_is_damaged_is_done_anew_from_the_start(
         world.build([STEPS[0], {"run": "exit 3"}])
     notes = [event.text for event in world.events if isinstance(event, Note)]
     assert any("the checkpoint can't be resumed" in text for text in notes)
+    phases = [event.phase for event in world.events if isinstance(event, StepPhase)]
+    assert "resuming the machine as it was booted" in phases
+    assert "booting: kernel" not in phases
+    assert world.guests() == []
+
+
+class User:
+    """A terminal with somebody at it, who types blindly and then chooses."""
+
+    def __init__(self, types: bytes, chooses: str) -> None:
+        self.ours, theirs = pty.openpty()
+        self.files = (theirs, theirs)
+        self.types, self.chooses = types, chooses
+
+    def aside(self) -> AbstractContextManager[None]:
+        threading.Thread(target=self._read, daemon=True).start()
+        os.write(self.ours, self.types)
+        return nullcontext()
+
+    def _read(self) -> None:
+        with suppress(OSError):
+            while os.read(self.ours, 4096):
+                pass
+
+    def write(self, text: str) -> None: ...
+
+    def ask(self, question: str, check: Callable[[], None]) -> str | None:
+        return self.chooses
+
+
+def test_a_failed_machine_is_kept_opened_and_its_step_retried(disk: Disk, world: World) -> None:
+    steps: list[dict[str, object]] = [STEPS[0], {"run": "test -e /etc/repaired"}]
+    with pytest.raises(BuildError) as caught:
+        world.build(steps, on_error=OnError("keep"))
+    kept = Checkpoints(world.state / "store")
+    (machine,) = kept.failures("small")
+    assert machine.key[:12] in caught.value.hint
+    world.events.clear()
+    task = world.task()
+    user = User(b"touch /etc/repaired\nexit\n", "r")
+    built = world.build(steps, task, on_error=OnError("shell", user))
+    phases = [event.phase for event in world.events if isinstance(event, StepPhase)]
+    assert "resuming the machine in which step 2 failed" in phases
+    assert "Inode:" in inside(built, "stat /etc/repaired")
+    assert task.memory.get("by_hand") == ["step 2: run test -e /etc/repaired"]
+    assert not [c for c in kept.all() if c.title == "run test -e /etc/repaired"]
     assert world.guests() == []
 
 
