@@ -166,7 +166,7 @@ def test_only_narrows_to_some_targets(publish: Command) -> None:
     publish.engine(engine)
     publish("run", str(publish.file), "--only", "cirrus")
     assert engine.plan is not None
-    assert {step.lane for step in engine.plan.steps} == {"build", "cirrus", "release"}
+    assert {step.lane for step in engine.plan.steps} == {"build", "proof", "cirrus", "release"}
 
 
 def test_only_refuses_what_is_no_target(publish: Command) -> None:
@@ -391,6 +391,8 @@ def test_plan_shows_steps_actions_and_reasons_and_touches_nothing(publish: Comma
         "cirrus.check     check   always done before what follows",
         "build            run     not done yet",
         "  boot           run     not built yet",
+        "secrets          run     not done yet",
+        "inventory        run     not done yet",
         "cirrus.upload    run     not done yet",
         "cirrus.register  run     not done yet",
         "cirrus.copy      run     not done yet",
@@ -398,7 +400,7 @@ def test_plan_shows_steps_actions_and_reasons_and_touches_nothing(publish: Comma
         "barrier          run     always done before what follows",
         "cirrus.release   run     not done yet",
         "",
-        "7 to run, 0 to reuse",
+        "9 to run, 0 to reuse",
     ]
     assert not publish.state.exists()
 

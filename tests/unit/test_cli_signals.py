@@ -26,12 +26,12 @@ from publisher.cli import main, signals
 from publisher.errors import Cancelled
 from tests.unit import pipeline_fakes
 
-def polite(plan, *, state, sink, cancellation, on_error):
+def polite(plan, *, state, sink, cancellation, **_):
     print("running", flush=True)
     cancellation.wait(60)
     cancellation.check()
 
-def deaf(plan, *, state, sink, cancellation, on_error):
+def deaf(plan, *, state, sink, cancellation, **_):
     print("running", flush=True)
     while True:
         time.sleep(0.05)
