@@ -18,7 +18,6 @@ SCHEMA = (
 )
 _DISK = "DISK"
 """Paths are relative to the root directory of the disk."""
-_HOME = "https://github.com/cloud-image-publisher/cloud-image-publisher"
 
 
 def document(report: Report, disk: str) -> dict[str, Any]:
@@ -39,7 +38,6 @@ def document(report: Report, disk: str) -> dict[str, Any]:
                     "driver": {
                         "name": "cloud-image-publisher",
                         "version": __version__,
-                        "informationUri": _HOME,
                         "rules": [_rule(rule) for rule in report.rules],
                     }
                 },

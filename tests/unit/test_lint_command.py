@@ -238,7 +238,6 @@ SARIF = _object(
                     "name",
                     name=_TEXT,
                     version=_TEXT,
-                    informationUri={"type": "string", "format": "uri"},
                     rules=_list(
                         _object(
                             "id",

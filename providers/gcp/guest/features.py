@@ -1,7 +1,7 @@
 """Guest OS features that an installation really supports.
 
 What each one needs: https://cloud.google.com/compute/docs/images/create-custom#guest-os-features
-and https://cloud.google.com/confidential-computing/confidential-vm/docs/create-custom-confidential-vm-images
+and https://cloud.google.com/confidential-computing/confidential-vm/docs/supported-configurations
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "The NVMe driver is in the kernel or the initramfs",
             "Machine types of the third and later generations (C3, N4 and others) and "
             "Confidential VMs have NVMe disks only.",
-            f"{_COMPUTE}/disks/about-nvme",
+            f"{_COMPUTE}/disks/persistent-disks",
             "add nvme to /etc/initramfs-tools/modules (dracut: add_drivers) and rebuild "
             "the initramfs",
             initramfs.early("nvme"),
