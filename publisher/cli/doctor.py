@@ -30,6 +30,7 @@ from publisher.pipeline import Flavour, Pipeline, load, validate
 from publisher.provider import Emulated, Options
 from publisher.task import Cancellation, Retry, Task, detached
 from publisher.vm import accelerator, host
+from publisher.vm import namespace as private_network
 from publisher.vm.arch import PLATFORMS, is_native, platform_of
 
 _ADVICE = "run publish doctor FILE with a pipeline file"
@@ -66,7 +67,8 @@ def run(file: Path | None, *, settings: Sequence[str], fix: bool, json: bool) ->
             for check in (*_host(arch), _accelerator(arch), *_programs(arch))
         ]
         others = [_other(arch) for arch in PLATFORMS if arch not in archs and pipeline is None]
-        checks = [*dict.fromkeys(here), *others, *_clouds(pipeline, cancellation)]
+        known = [*dict.fromkeys(here), _network(), *others]
+        checks = [*known, *_clouds(pipeline, cancellation)]
         cancellation.check()
     if json:
         lines = [{k: v for k, v in asdict(check).items() if k != "error"} for check in checks]
@@ -100,6 +102,14 @@ def _accelerator(arch: Arch) -> Check:
     except HostError as error:
         return Check("accelerator", "unknown", str(error))
     return Check("accelerator", "ok" if found.kind == "kvm" else "warning", found.reason)
+
+
+def _network() -> Check:
+    """Whether a rehearsal's guest can get a network of its own."""
+    kind, why = private_network.probe()
+    if kind:
+        return Check("rehearsals", "ok", "guests get a network of their own")
+    return Check("rehearsals", "warning", f"less can be proved: {why}")
 
 
 def _programs(arch: Arch) -> list[Check]:

@@ -21,6 +21,7 @@ from publisher.errors import (
 )
 from publisher.model import Finding, Severity
 from publisher.vm import accelerator, host
+from publisher.vm import namespace as private_network
 from publisher.vm.accelerator import Accelerator
 from publisher.vm.host import Requirement
 from tests.unit.cli_fakes import Command
@@ -49,6 +50,8 @@ class Host:
         self.emulates = True
         monkeypatch.setattr(binfmt, "emulating", self.emulating)
         monkeypatch.setattr(namespace, "probe", lambda _: namespace.Namespace("none", ()))
+        self.network: tuple[tuple[str, ...], str] = (("--user",), "")
+        monkeypatch.setattr(private_network, "probe", lambda: self.network)
         monkeypatch.setattr(doctor, "is_native", lambda arch: arch == "x86_64")
         monkeypatch.setattr(packages, "_run", self.run)
         monkeypatch.setattr(packages, "which", lambda name: name if name in self.commands else None)
@@ -87,6 +90,7 @@ def test_a_good_machine_is_told_so(publish: Command, monkeypatch: pytest.MonkeyP
         "ok       mcopy: fills the ESP",
         "ok       mformat: makes the ESP",
         "ok       accelerator: KVM runs guests here",
+        "ok       rehearsals: guests get a network of their own",
         "ok       images of aarch64: can be built here",
         "ok       cirrus: credentials found; "
         "run publish doctor FILE with a pipeline file to see what they may do",
@@ -182,6 +186,14 @@ def test_what_a_cloud_finds_is_reported(
     publish.file.write_text(head + '[targets.cirrus]\nproject = "demo"\n[targets.nimbus]\n')
     assert publish("doctor", str(publish.file)).code == code
     assert line in publish.out
+
+
+def test_a_machine_without_user_namespaces_proves_less(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Host(monkeypatch, "openssh-client", "mtools").network = ((), "not permitted")
+    publish("doctor")
+    assert "warning  rehearsals: less can be proved: not permitted\n" in publish.out
 
 
 def test_an_accelerator_that_emulates_is_a_warning(
