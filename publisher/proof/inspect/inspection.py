@@ -270,22 +270,7 @@ class Inspection:
             initrds = tuple(f"/boot/{n}" for n in names if tree.is_file(f"/boot/{n}"))[:1]
         return Kernel(tree, self.budget, version, image, initrds)
 
-    # -- packages
-
-    @once
-    def packages(self) -> Mapping[str, str]:
-        """Debian packages that are installed: name ▶ version."""
-        found: dict[str, str] = {}
-        name = status = ""
-        for _, line in self.tree().lines("/var/lib/dpkg/status"):
-            key, _, value = line.partition(": ")
-            if key == "Package":
-                name = value
-            elif key == "Status":
-                status = value
-            elif key == "Version" and status.endswith(" installed"):
-                found[name] = value
-        return found
+    # -- programs
 
     def program(self, name: str) -> str:
         """Where a command is, "" where it is not installed."""
