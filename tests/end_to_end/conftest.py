@@ -11,7 +11,7 @@ import pytest
 
 from publisher.disks.store import Store
 from publisher.model import Disk
-from tests.end_to_end.command import DEMO, Ended, publish
+from tests.end_to_end.command import RUN_DEMO, Ended, publish
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(state: Path) -> Ended:
-    return publish("run", DEMO, "--sandbox", "--state", str(state))
+    return publish(*RUN_DEMO, "--state", str(state))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from publisher.model import Disk
 from publisher.sandbox import Sandboxes
 from publisher.task import Task
 from publisher.vm.boot import boot_check
-from tests.end_to_end.command import DEMO, Ended, publish
+from tests.end_to_end.command import RUN_DEMO, Ended, publish
 
 pytestmark = pytest.mark.qemu
 CLOUDS = ("aws", "azure", "gcp")
@@ -45,7 +45,7 @@ def test_the_demo_ends_with_an_image_in_every_region_of_every_cloud(
 
 
 def test_a_second_demo_is_up_to_date(demo: Ended, state: Path) -> None:
-    second = publish("run", DEMO, "--sandbox", "--state", str(state))
+    second = publish(*RUN_DEMO, "--state", str(state))
     assert second.finished["reused"]
     assert second.steps("StepStarted") == []
     assert second.images() == demo.images()
