@@ -26,6 +26,7 @@ class Aws:
         size_multiple=GIB,
         size_max=SIZE_MAX,
         regional=True,
+        boots=True,
     )
     options: ClassVar[type[Options]] = AwsOptions
 

@@ -35,6 +35,7 @@ class Azure:
         size_multiple=MIB,
         size_max=SIZE_MAX,
         regional=True,
+        boots=True,
     )
 
     def __init__(self, options: Options) -> None:

@@ -27,6 +27,7 @@ class Gcp:
         size_multiple=GIB,
         size_max=64 * 1024 * GIB,
         regional=False,
+        boots=True,
     )
     options: ClassVar[type[Options]] = GcpOptions
 
