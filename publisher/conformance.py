@@ -37,6 +37,7 @@ from publisher.errors import (
 from publisher.events import Event, StepRetry
 from publisher.memory import Memory
 from publisher.model import GIB, MIB, Audience, Disk, Image, Query, Severity, Spec, Upload
+from publisher.proof.attest import Subject, verify
 from publisher.provider import Emulated, Options, Provider, Sandbox, Source
 from publisher.task import Cancellation, Clock, Task
 
@@ -371,6 +372,31 @@ class ProviderContract:
         assert (disk.size, disk.sha256) == (world.disk.size, world.disk.sha256)
         assert into.stat().st_blocks * 512 < world.disk.size / 2, "holes were filled"
         assert world.kinds() == kinds
+
+    def _differs(self, world: World, image: Image, where: Path) -> str:
+        """What an attestation of the private image says of it now."""
+        signed = [Subject.of(image, world.disk.size)]
+        task = world.task("attest")
+        (line,) = verify(signed, lambda _: world.provider(), task, content=True, scratch=where)
+        return line.differs
+
+    def test_an_attestation_holds_until_somebody_changes_something(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        image = world.published()
+        assert self._differs(world, image, tmp_path) == ""
+        world.provider().release(image, Audience("public"), world.task("release"))
+        assert self._differs(world, image, tmp_path) == "it is public, not private"
+        world.provider().delete(image, world.task("delete"))
+        assert self._differs(world, image, tmp_path) == "it does not exist (any more)"
+
+    def test_an_attestation_sees_other_bytes_under_the_same_tags(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        image = world.published()
+        world.sandbox.corrupt(image.ref, 0)
+        # by its digest, or by a checksum of the cloud's own
+        assert self._differs(world, image, tmp_path).startswith("its content ")
 
     # -- what goes wrong
 

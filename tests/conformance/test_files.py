@@ -25,6 +25,13 @@ class TestFiles(ProviderContract):
     def _audience(self) -> Audience:
         return Audience("public")
 
+    def test_an_attestation_sees_other_bytes_under_the_same_tags(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        """With one format: of several, the smallest is read."""
+        world.options = world.options.model_copy(update={"formats": ("raw",)})
+        super().test_an_attestation_sees_other_bytes_under_the_same_tags(world, tmp_path)
+
     def test_release_opens_to_exactly_the_audience_and_withdraw_undoes_it(
         self, world: World
     ) -> None:
