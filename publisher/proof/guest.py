@@ -41,6 +41,8 @@ class Look(Noun):
     smbios: tuple[str, ...]
     datasource: str
     """cloud-init's name for the cloud: Ec2, GCE, Azure."""
+    agents: tuple[str, ...] = ()
+    """systemd's units of the cloud's own agents, which may do cloud-init's work."""
     nic: str = "virtio-net-pci"
     tpm: bool = False
     cdrom: bool = False

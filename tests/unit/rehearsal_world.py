@@ -20,6 +20,7 @@ LOOK = Look(
     disk="nvme",
     smbios=(),
     datasource="Nimbus",
+    agents=("stratus-agent.service",),
     reports_ready=True,
     unproven=("the driver stratus",),
 )

@@ -190,8 +190,12 @@ def test_a_device_of_fstab_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_stalled_agent(tmp_path: Path) -> None:
     assert "no agent in the guest told" in cause("ready", tmp_path, SOUND, known=facts(), error="")
-    conf = {**SOUND, "/etc/waagent.conf": "Provisioning.Agent=disabled\n"}
-    assert "/etc/waagent.conf, line 1" in cause("ready", tmp_path, conf, known=facts(), error="")
+    conf = {**SOUND, "/etc/stratus-agent.conf": "Provisioning.Agent=disabled\n"}
+    assert "/etc/stratus-agent.conf, line 1" in cause(
+        "ready", tmp_path, conf, known=facts(), error=""
+    )
+    masked = {**SOUND, "/etc/systemd/system/stratus-agent.service": "-> /dev/null"}
+    assert "is masked" in cause("ready", tmp_path, masked, known=facts(), error="")
     told = [Report(3.0, "not-ready", "no ovf-env.xml")]
     assert "no ovf-env.xml" in cause(
         "ready", tmp_path, SOUND, known=facts(), error="", reports=told

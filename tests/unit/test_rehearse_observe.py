@@ -21,7 +21,7 @@ def test_the_script_runs_in_any_shell_and_its_answer_is_whole() -> None:
     script = observe._SCRIPT.replace("@WAIT@", "0").replace("@SETTLE@", "1")
     done = subprocess.run(
         ["sh", "-s"],
-        input=script.replace("@MARK@", "/nonexistent"),
+        input=script.replace("@MARK@", "/nonexistent").replace("@AGENTS@", "x.service"),
         capture_output=True,
         text=True,
         check=True,

@@ -104,11 +104,11 @@ def test_the_console_tells_which_datasource_was_chosen_without_a_login(tmp_path:
 
 def test_an_image_without_cloud_init_proves_what_it_can(tmp_path: Path) -> None:
     known = facts(
-        cloud_init=False, datasource="", begun="", done="", agents=("google-guest-agent",)
+        cloud_init=False, datasource="", begun="", done="", agents=("stratus-agent.service",)
     )
     made = lines(claims(seen(tmp_path, known=known, reports=[READY]), SIZE))
     assert made["datasource"].status is Status.UNPROVABLE
-    assert "google-guest-agent" in made["datasource"].evidence
+    assert "stratus-agent.service" in made["datasource"].evidence
     assert made["user-data"].status is Status.UNPROVABLE
     assert made["login"].status is Status.PROVED
 

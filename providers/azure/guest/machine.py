@@ -73,6 +73,7 @@ def _look(options: AzureOptions, spec: Spec, kind: str, boot: BootMode, disk: Co
             f"type=3,manufacturer=Microsoft Corporation,version={version},asset={ASSET_TAG}",
         ),
         datasource="Azure",
+        agents=("walinuxagent.service", "waagent.service"),
         tpm=secure,
         cdrom=True,
         reports_ready=True,

@@ -63,6 +63,7 @@ def _look(options: GcpOptions, spec: Spec, kind: str, disk: Controller) -> Look:
             "type=3,manufacturer=Google",
         ),
         datasource="GCE",
+        agents=("google-guest-agent.service", "google-guest-agent-manager.service"),
         tpm=boot != "bios",
         addresses=(ADDRESS,),
         names=dict.fromkeys(NAMES, ADDRESS),

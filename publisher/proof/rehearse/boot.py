@@ -161,7 +161,7 @@ def boot(
             else:
                 shell.connect()
                 task.phase("looking around")
-                seen.facts = observe(shell, wait=full)
+                seen.facts = observe(shell, order.look.agents, wait=full)
                 if order.look.reports_ready and full:
                     _await_ready(service, task)
                 act(shell)

@@ -65,7 +65,8 @@ def datasource_pinned(at: Evidence) -> Cause | None:
 def no_cloud_init(at: Evidence) -> Cause | None:
     files = at.files
     places = ("/usr/bin/cloud-init", "/usr/local/bin/cloud-init")
-    agents = ("/usr/bin/google_guest_agent", "/usr/sbin/waagent", "/usr/bin/waagent")
+    units = ("/lib/systemd/system", "/usr/lib/systemd/system", "/etc/systemd/system")
+    agents = (f"{place}/{agent}" for place in units for agent in at.seen.look.agents)
     if any(files.exists(path) for path in (*places, *agents)):
         return None
     if not files.exists("/etc/os-release"):
@@ -97,10 +98,10 @@ def agent_stalls(at: Evidence) -> Cause | None:
     if told:
         return Cause(f"the guest says why: {told[-1].text}", "see /var/log/cloud-init.log")
     files = at.files
-    for agent in ("walinuxagent.service", "waagent.service"):
+    for agent in at.seen.look.agents:
         if files.link(f"/etc/systemd/system/{agent}") == "/dev/null":
             return Cause(f"the agent is switched off: {agent} is masked", f"unmask {agent}")
-    for path, number, line in lines_of(files, ["/etc/waagent.conf"]):
+    for path, number, line in lines_of(files, files.glob("/etc/*agent.conf")):
         if re.match(r"Provisioning\.(Agent|Enabled)\s*=\s*(disabled|n)\b", line, re.IGNORECASE):
             return Cause(
                 f"the agent may not set up machines ({path}, line {number}), and cloud-init "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ cat /etc/ssh/ssh_host_*_key.pub 2>/dev/null | awk '{ print $1, $2 }' | each host
 say machine_id "$(cat /etc/machine-id 2>/dev/null)"
 say machine_id_made "$(stat -c %Y /etc/machine-id 2>/dev/null)"
 say booted "$(awk '$1 == "btime" { print $2 }' /proc/stat)"
-for agent in google-guest-agent google-guest-agent-manager waagent walinuxagent; do
-    systemctl is-active -q $agent.service 2>/dev/null && say agent $agent
+for agent in @AGENTS@; do
+    systemctl is-active -q "$agent" 2>/dev/null && say agent "$agent"
 done
 say end yes
 """
@@ -170,10 +171,10 @@ def parse(lines: Sequence[str]) -> Facts:
     )
 
 
-def observe(shell: Shell, *, wait: bool) -> Facts:
-    """Ask; with `wait` once all first-boot work is done and systemd has settled.
+def observe(shell: Shell, agents: Sequence[str], *, wait: bool) -> Facts:
+    """Ask, also which of these units are active; with `wait` once all first-boot work is done and systemd has settled.
     Raises BootError when the guest dies under it, BuildError when it can't answer."""
     script = _SCRIPT.replace("@WAIT@", str(WAIT if wait else 0)).replace("@SETTLE@", str(SETTLE))
-    script = script.replace("@MARK@", MARK)
+    script = script.replace("@MARK@", MARK).replace("@AGENTS@", shlex.join(agents))
     done = shell.command("sudo -n sh -s 2>/dev/null || sh -s", stdin=[script.encode()])
     return parse(done.tail)
