@@ -172,8 +172,9 @@ def parse(lines: Sequence[str]) -> Facts:
 
 
 def observe(shell: Shell, agents: Sequence[str], *, wait: bool) -> Facts:
-    """Ask, also which of these units are active; with `wait` once all first-boot work is done and systemd has settled.
-    Raises BootError when the guest dies under it, BuildError when it can't answer."""
+    """Ask, also which of these units are active; with `wait` once all first-boot work
+    is done and systemd has settled. Raises BootError when the guest dies under it,
+    BuildError when it can't answer."""
     script = _SCRIPT.replace("@WAIT@", str(WAIT if wait else 0)).replace("@SETTLE@", str(SETTLE))
     script = script.replace("@MARK@", MARK).replace("@AGENTS@", shlex.join(agents))
     done = shell.command("sudo -n sh -s 2>/dev/null || sh -s", stdin=[script.encode()])
