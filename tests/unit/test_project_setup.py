@@ -56,8 +56,10 @@ def test_make_and_doctor_agree_on_what_a_machine_needs() -> None:
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    for extra in project["project"]["optional-dependencies"].values():
-        wanted += extra
+    extras = project["project"]["optional-dependencies"]
+    # what `all` leaves out is nobody's default, and brings fifty packages of its own
+    for extra in extras.keys() - {"sigstore"}:
+        wanted += extras[extra]
     names = {normal(requirement) for requirement in wanted} - {"cloud-image-publisher"}
     assert names <= pins("run")
 

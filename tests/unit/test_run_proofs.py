@@ -1,0 +1,297 @@
+"""What a run shows of a disk before a byte of it is uploaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import pytest
+
+from publisher import proofs, provenance, provider, run, steps
+from publisher.context import Context
+from publisher.errors import PipelineError, ProofError, PublishError
+from publisher.manifest import Manifest
+from publisher.model import MIB, Disk, Finding, Severity, Spec
+from publisher.pipeline import load
+from publisher.plan import Plan, Step, plan
+from publisher.proof.guest import Guest, Look
+from publisher.proof.inspect.inspection import Inspection
+from publisher.proof.rehearse import Claim, Rehearsal, Status
+from publisher.proof.rules import Evidence, Rule
+from publisher.proof.secrets.known import Known
+from publisher.provider import Options, Traits
+from publisher.rehearsal import Rehearse
+from publisher.task import Retry, Task
+from tests.unit.nimbus import CLOUDS, PROVIDERS, Cloud, Nimbus, NimbusOptions
+
+FILE = """
+[image]
+name = "web"
+version = "1.0.0"
+
+[build]
+size = "2GiB"
+source.debian.suite = "bookworm"
+
+[targets.cumulus]
+
+[targets.nimbus]
+
+[lint]
+ignore = [
+    { rule = "claims.firmware", reason = "the disk of the test is none" },
+    { rule = "disk.root", reason = "the same" },
+    { rule = "lint.unreadable", reason = "the same" },
+]
+"""
+TOKEN = "correct horse battery staple 42"
+
+
+class CumulusGuest:
+    """A cloud's machine, and one rule: the disk's first byte is no X."""
+
+    name = "cumulus"
+    title = "Cumulus"
+
+    def rules(self, spec: Spec | None) -> Sequence[Rule]:
+        def check(disk: Inspection) -> Sequence[Evidence]:
+            marked = disk.disk.read(0, 1) == b"X"
+            return [Evidence("the first byte is X")] if marked else []
+
+        why, url = "Cumulus does not take it.", "https://example.com"
+        return [Rule("cumulus.first", Severity.ERROR, "No X", why, url, "write something", check)]
+
+    def looks(self, spec: Spec) -> Sequence[Look]:
+        return []
+
+
+class CumulusOptions(NimbusOptions):
+    cloud: str = "cumulus"
+
+
+class Cumulus(Nimbus):
+    name: ClassVar[str] = "cumulus"
+    traits: ClassVar[Traits] = replace(Nimbus.traits, title="Cumulus", boots=True)
+    options: ClassVar[type[Options]] = CumulusOptions
+
+    @classmethod
+    def guest(cls, options: Options | None) -> Guest:
+        return cast("Guest", CumulusGuest())
+
+
+class World:
+    """A state directory, the disk that the build gives, and what rehearsals say."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.content = b"disk"
+        self.values: Mapping[str, str] = {}
+        self.failing = ""
+        self.rehearsed: list[Rehearse] = []
+
+    def plan(self, text: str = FILE, *settings: str) -> Plan:
+        path = self.directory / "pipeline.toml"
+        path.write_text(text)
+        return plan(load(path, settings=settings, environ={}))
+
+    def publish(self, text: str = FILE, *settings: str, **options: Any) -> Manifest:
+        return run.run(
+            self.plan(text, *settings),
+            state=self.directory / "state",
+            retry=Retry(2, 0.001, 0.001),
+            **options,
+        )
+
+    def build(self, step: Step, context: Context, task: Task) -> Mapping[str, Any]:
+        spec = replace(Spec.from_json(step.inputs["spec"]), run=context.run)
+        path = context.store.scratch("built.raw")
+        path.write_bytes(self.content.ljust(MIB, b"\0"))
+        value = steps.disk_value(context.store.add(path), spec)
+        return {**value, proofs.TRACES: [t.to_json() for t in Known(self.values).keep()]}
+
+    def rehearse(
+        self,
+        disk: Disk,
+        guests: Sequence[Guest],
+        spec: Spec,
+        settings: Rehearse,
+        task: Task,
+        **_: object,
+    ) -> Sequence[Rehearsal]:
+        self.rehearsed.append(settings)
+        (guest,) = guests
+        status = Status.FAILED if self.failing else Status.PROVED
+        claim = Claim("login", "a login works", status, cause=self.failing, fix="mend sshd")
+        return [Rehearsal(guest.name, guest.title, (claim,), 1.0)]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(tmp_path)
+    kinds = {**PROVIDERS, "cumulus": Cumulus}
+    monkeypatch.setattr(provider, "load", kinds.__getitem__)
+    monkeypatch.setattr(provider, "names", lambda: sorted(kinds))
+    monkeypatch.setattr(provenance, "host_tools", lambda *_: {})
+    monkeypatch.setitem(steps.RUNBOOK, "build", made.build)
+    monkeypatch.setattr("publisher.proof.rehearse.rehearse", made.rehearse)
+    for name in ("cumulus", "nimbus"):
+        monkeypatch.setitem(CLOUDS, name, Cloud())
+    return made
+
+
+def uploaded() -> bool:
+    return any("upload" in cloud.calls for cloud in CLOUDS.values())
+
+
+def test_every_upload_waits_for_the_proofs_of_all_clouds(world: World) -> None:
+    drawn = world.plan()
+    assert [s.id for s in drawn.steps if s.lane == "proof"] == ["lint", "secrets", "inventory"]
+    before = {"lint", "secrets", "inventory", "cumulus.rehearse"}
+    assert before < set(drawn.step("cumulus.upload").after)
+    assert before < set(drawn.step("nimbus.upload").after)
+    assert set(drawn.step("cumulus.rehearse").after) == before - {"cumulus.rehearse"}
+
+
+def test_what_a_proof_asks_for_is_no_part_of_an_uploads_key(world: World) -> None:
+    plain = world.plan()
+    other = world.plan(FILE, "rehearse.second_boot=false", "lint.strict=true")
+    assert plain.step("cumulus.rehearse").key != other.step("cumulus.rehearse").key
+    assert plain.step("lint").key != other.step("lint").key
+    assert plain.step("cumulus.upload").key == other.step("cumulus.upload").key
+
+
+def test_what_was_proved_stands_in_the_manifest(world: World) -> None:
+    (flavour,) = world.publish().flavours
+    assert flavour.proofs["rehearsals"]["cumulus"]["claims"][0]["status"] == "proved by boot"
+    assert flavour.proofs["secrets"] == {"findings": []}
+    documents = {d["format"]: d for d in flavour.proofs["inventory"]["documents"]}
+    assert set(documents) == {"cyclonedx", "spdx"}
+    bom = json.loads(Path(documents["cyclonedx"]["path"]).read_text())
+    assert bom["bomFormat"] == "CycloneDX"
+
+
+def test_nothing_is_proved_twice_of_the_same_disk(world: World) -> None:
+    world.publish()
+    world.publish()
+    assert len(world.rehearsed) == 1
+    world.publish(FILE + '[[rehearse.checks]]\nrun = "true"\n')
+    assert [len(settings.checks) for settings in world.rehearsed] == [0, 1]
+    assert CLOUDS["cumulus"].calls.count("upload") == 1
+
+
+def test_a_failed_rehearsal_keeps_every_byte_here(world: World) -> None:
+    world.failing = "sshd refuses"
+    with pytest.raises(
+        ProofError, match="as Cumulus: not so: a login works: sshd refuses"
+    ) as caught:
+        world.publish()
+    assert "mend sshd" in caught.value.hint
+    assert not uploaded()
+    world.failing = ""
+    world.publish()
+    assert uploaded()
+
+
+def test_a_rule_of_one_cloud_keeps_every_byte_here(world: World) -> None:
+    world.content = b"X marks"
+    with pytest.raises(ProofError, match=r"cumulus.first: the first byte is X"):
+        world.publish()
+    assert not uploaded()
+    assert not world.rehearsed
+
+
+def test_a_rule_may_be_ignored_with_a_reason_that_is_kept(world: World) -> None:
+    world.content = b"X marks"
+    known = FILE.replace("ignore = [", 'ignore = [{rule = "cumulus.first", reason = "known"},')
+    (flavour,) = world.publish(known).flavours
+    told = {f["rule"]: f for f in flavour.proofs["lint"]["findings"]}
+    assert told["cumulus.first"]["severity"] == "note"
+    assert "(ignored: known)" in told["cumulus.first"]["evidence"]
+
+
+SECRET_IN = f"x{TOKEN}x".encode()
+
+
+def test_a_secret_of_the_build_is_a_warning_for_a_private_release(world: World) -> None:
+    world.content, world.values = SECRET_IN, {"the secret T": TOKEN}
+    seen: list[Finding] = []
+
+    def sink(event: object) -> None:
+        seen.extend(filter(None, [getattr(event, "finding", None)]))
+
+    (flavour,) = world.publish(sink=sink).flavours
+    (found,) = flavour.proofs["secrets"]["findings"]
+    assert found["severity"] == "warning"
+    assert "the secret T" in found["evidence"]
+    assert [f.rule for f in seen if f.rule.startswith("secrets.")] == [found["rule"]]
+    everything = "".join(
+        path.read_text(errors="replace")
+        for path in (world.directory / "state").rglob("*")
+        if path.is_file() and path.suffix != ".raw"
+    )
+    assert TOKEN not in everything
+
+
+def test_a_secret_of_the_build_stops_a_public_release(world: World) -> None:
+    world.content, world.values = SECRET_IN, {"the secret T": TOKEN}
+    with pytest.raises(ProofError, match=r"a public image must hold no secret: .*the secret T"):
+        world.publish(FILE, "release.audience=public")
+    assert not uploaded()
+
+
+def test_a_known_finding_may_be_let_through(world: World) -> None:
+    world.content, world.values = SECRET_IN, {"the secret T": TOKEN}
+    rule = world.publish().flavours[0].proofs["secrets"]["findings"][0]["rule"]
+    ignored = f'[[secrets.ignore]]\nrule = "{rule}"\nreason = "a test"\n'
+    world.publish(FILE + ignored, "release.audience=public", "image.version=2")
+    assert uploaded()
+
+
+@pytest.mark.parametrize(
+    ("setting", "steps_left_out"),
+    [
+        ("lint.enabled=false", {"lint"}),
+        ("secrets.enabled=false", {"secrets"}),
+        ("rehearse.enabled=false", {"cumulus.rehearse"}),
+    ],
+)
+def test_each_proof_can_be_left_out(world: World, setting: str, steps_left_out: set[str]) -> None:
+    everything = {step.id for step in world.plan().steps}
+    assert everything - {step.id for step in world.plan(FILE, setting).steps} == steps_left_out
+
+
+def test_a_check_belongs_to_the_clouds_that_it_names(world: World) -> None:
+    checks = '[[rehearse.checks]]\nrun = "true"\non = ["nimbus"]\n'
+    settings = world.plan(FILE + checks).step("cumulus.rehearse").inputs["rehearse"]
+    assert settings["checks"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "hint"),
+    [
+        (
+            '[[rehearse.checks]]\nrun = "true"\non = ["nimbsu"]\n',
+            "rehearse.checks[0].on[0]",
+            'did you mean "nimbus"?',
+        ),
+        ('[[rehearse.checks]]\nrun = "true"\noutput = "("\n', "rehearse.checks[0].output", ""),
+        ("[rehearse]\nstrikt = true\nstal = 20\n", "rehearse.stal", 'did you mean "stall"?'),
+        ("[secrets]\nignore = [{ rule = 'x' }]\n", "secrets.ignore[0].reason", ""),
+    ],
+)
+def test_the_sections_are_strict(world: World, text: str, key: str, hint: str) -> None:
+    with pytest.raises(PipelineError) as caught:
+        world.plan(FILE + text)
+    assert key in str(caught.value)
+    assert hint in f"{caught.value} {caught.value.hint}"
+
+
+def test_an_optional_clouds_failed_rehearsal_keeps_only_that_cloud(world: World) -> None:
+    world.failing = "sshd refuses"
+    with pytest.raises(PublishError, match=r"published, but without cumulus\.rehearse"):
+        world.publish(FILE + '[release]\nrequired = ["nimbus"]\n')
+    assert "upload" in CLOUDS["nimbus"].calls
+    assert "upload" not in CLOUDS["cumulus"].calls
