@@ -248,7 +248,7 @@ def test_an_installer_out_of_an_iso_that_reports_a_failure_is_believed(
     assert not list((world.directory / "state" / "store" / "scratch").glob("build-*"))
 
 
-SAYS = b"!! ERROR: This CD is for people.\r\n"
+SAYS = b"\r\n!! ERROR: This CD is for people.\r\n"
 # A boot sector that writes what follows it to the serial port, and stops:
 #   xor ax,ax; mov ds,ax; mov si,0x7c16; cld
 #   1: lodsb; test al,al; jz 2f; mov dx,0x3f8; out dx,al; jmp 1b; 2: hlt; jmp 2b
