@@ -20,7 +20,8 @@ from publisher.disks import raw
 from publisher.errors import ProofError
 from publisher.model import GIB, MIB, Disk, Extent, Finding, Severity
 from publisher.proof.secrets import Known, engine, refuse, search
-from publisher.proof.secrets.known import Trace
+from publisher.proof.secrets import trace as traces
+from publisher.proof.secrets.trace import Trace
 from publisher.task import detached
 from tests.unit.ext_disk import START, ext_disk
 
@@ -354,25 +355,34 @@ def test_a_changed_file_of_a_package_is_no_excuse(tmp_path: Path) -> None:
 
 
 OWN = drawn(32) + "\n"
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces whose digests cost nothing."""
+    monkeypatch.setattr(traces, "COST", 2)
+
+
 FORMS: dict[str, Callable[[bytes], bytes]] = {
     "as it is": lambda value: value,
     "in hex": lambda value: value.hex().encode(),
     "in base64": base64.b64encode,
-    "in base64, behind something": lambda value: base64.b64encode(b"x:" + value),
+    "in base64, behind a byte": lambda value: base64.b64encode(b":" + value),
+    "in base64, behind two bytes": lambda value: base64.b64encode(b"x:" + value),
     "in UTF-16": lambda value: value.decode().encode("utf-16-le"),
 }
 
 
-@pytest.mark.parametrize(
-    ("form", "kept"), [*((form, False) for form in FORMS), ("as it is", True), ("in hex", True)]
-)
+@pytest.mark.parametrize("kept", [False, True], ids=["at hand", "by its trace"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_secret_of_the_build_is_found_in_any_form(tmp_path: Path, form: str, kept: bool) -> None:
     disk = tmp_path / "disk.raw"
     disk.write_bytes(b"#" * 5000 + FORMS[form](OWN.strip().encode()) + b"#" * 5000)
     known = Known({"secret TOKEN of build.steps[1]": OWN})
     if kept:
         stored = json.dumps([trace.to_json() for trace in known.keep()])
-        assert OWN.strip()[5:20] not in stored
+        for start in range(len(OWN) - 6):
+            assert OWN[start : start + 5] not in stored
         known = Known(traces=[Trace.from_json(trace) for trace in json.loads(stored)])
     findings = secrets(found(disk, tmp_path, known))
     assert findings
@@ -387,6 +397,28 @@ def test_another_value_with_the_same_start_is_not_taken_for_it(tmp_path: Path) -
     known = Known({"TOKEN": OWN})
     assert secrets(found(disk, tmp_path, known)) == []
     assert secrets(found(disk, tmp_path, Known(traces=known.keep()))) == []
+
+
+@pytest.mark.parametrize("length", [12, 15, 19, 20, 64])
+def test_a_trace_finds_values_of_any_length_that_is_kept(tmp_path: Path, length: int) -> None:
+    value = drawn(length)
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(b"password=" + value.encode() + b"\n" + b"password=" * 1000)
+    kept = Known({"PASSWORD": value}).keep()
+    assert len(secrets(found(disk, tmp_path, Known(traces=kept)))) == 1
+
+
+def test_a_value_too_short_for_a_trace_is_told_of_when_only_traces_are_left(
+    tmp_path: Path,
+) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(b"hunter2hunter" * 100)
+    kept = Known({"PASSWORD": "hunter2h"}).keep()
+    assert [(trace.anchor, trace.digest) for trace in kept] == [("", "")]
+    told = found(disk, tmp_path, Known(traces=kept))
+    assert ("secrets.too-short", "PASSWORD is too short to be looked for") in {
+        (finding.rule, finding.evidence) for finding in told
+    }
 
 
 def test_known_secrets_do_not_show_themselves_and_short_ones_are_told_of(tmp_path: Path) -> None:

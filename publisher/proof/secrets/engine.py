@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from publisher.disks.raw import Reader
 from publisher.errors import HostError
 from publisher.model import MIB, Disk
-from publisher.proof.secrets.known import ANCHOR, Known, Trace
+from publisher.proof.secrets.known import Known
 from publisher.proof.secrets.rule import REACH, Rule
 from publisher.proof.secrets.rules import RULES
+from publisher.proof.secrets.trace import Form, Trace
 from publisher.task import Task
 
 if TYPE_CHECKING:
@@ -50,19 +51,54 @@ def _shown(secret: bytes) -> str:
     return start.decode() if len(secret) >= 16 and start.isascii() and start.isalnum() else ""
 
 
-class _Pattern:
-    """One expression of the engine, and what it stands for."""
+@dataclass(frozen=True, slots=True)
+class _Literal:
+    """One of the build's own values, in one form."""
 
-    def __init__(self, expression: bytes, subject: Rule | Trace | tuple[str, bytes]) -> None:
-        self.expression = expression
-        self.subject = subject
+    label: str
+    data: bytes
+
+    @property
+    def anchor(self) -> bytes:
+        return _quoted(self.data[:REACH])
+
+    def hit(self, reader: Reader, end: int) -> Hit | None:
+        offset = end - min(len(self.data), REACH)
+        found = reader.read(offset, len(self.data))
+        return _own(self.label, offset, found) if found == self.data else None
 
 
-def _patterns(known: Known) -> list[_Pattern]:
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    """One of which only a trace is left, in one form."""
+
+    trace: Trace
+    form: Form
+
+    @property
+    def label(self) -> str:
+        return self.trace.label
+
+    @property
+    def anchor(self) -> bytes:
+        return _quoted(self.form.anchor)
+
+    def hit(self, reader: Reader, end: int) -> Hit | None:
+        offset = end - len(self.form.anchor) - self.form.back
+        written = reader.read(offset, self.form.size) if offset >= 0 else b""
+        if not self.trace.matches(self.form.decode(written)):
+            return None
+        return _own(self.trace.label + self.form.title, offset, written)
+
+
+_Subject: TypeAlias = "Rule | _Literal | _Traced"
+
+
+def _subjects(known: Known) -> list[_Subject]:
     return [
-        *(_Pattern(rule.anchor, rule) for rule in RULES),
-        *(_Pattern(_quoted(data[:REACH]), (label, data)) for label, data in known.literals()),
-        *(_Pattern(_quoted(bytes.fromhex(trace.anchor)), trace) for trace in known.traces),
+        *RULES,
+        *(_Literal(label, data) for label, data in known.literals()),
+        *(_Traced(trace, form) for trace in known.traces for form in trace.forms()),
     ]
 
 
@@ -86,13 +122,13 @@ class Engine:
 
     def __init__(self, known: Known) -> None:
         hs = _import()
-        self._patterns = _patterns(known)
+        self._subjects = _subjects(known)
         self._database = hs.Database(mode=hs.HS_MODE_BLOCK)
-        caseless = [isinstance(p.subject, Rule) and p.subject.caseless for p in self._patterns]
+        caseless = [isinstance(s, Rule) and s.caseless for s in self._subjects]
         self._database.compile(
-            expressions=[p.expression for p in self._patterns],
-            ids=list(range(len(self._patterns))),
-            elements=len(self._patterns),
+            expressions=[subject.anchor for subject in self._subjects],
+            ids=list(range(len(self._subjects))),
+            elements=len(self._subjects),
             flags=[hs.HS_FLAG_DOTALL | (hs.HS_FLAG_CASELESS if c else 0) for c in caseless],
         )
         self._scratch: threading.local = threading.local()
@@ -117,9 +153,7 @@ class Engine:
         )
 
     def _title(self, number: int) -> str:
-        subject = self._patterns[number].subject
-        if isinstance(subject, tuple):
-            return subject[0]
+        subject = self._subjects[number]
         return subject.title if isinstance(subject, Rule) else subject.label
 
     def scan(self, reader: Reader, start: int, length: int) -> Sequence[Hit]:
@@ -139,13 +173,11 @@ class Engine:
         base = start - ahead
         hits = []
         for number, end in sorted(found):
-            subject = self._patterns[number].subject
+            subject = self._subjects[number]
             if isinstance(subject, Rule):
                 hit = _judge(subject, reader, data, base, end)
-            elif isinstance(subject, Trace):
-                hit = _trace(subject, reader, base + end)
             else:
-                hit = _literal(*subject, reader, base + end)
+                hit = subject.hit(reader, base + end)
             if hit is not None:
                 hits.append(hit)
         return hits
@@ -177,17 +209,6 @@ _OWN_FIX = (
 
 def _own(label: str, offset: int, data: bytes) -> Hit:
     return Hit(OWN, label, _OWN_FIX, offset, len(data), fingerprint(data), "")
-
-
-def _literal(label: str, data: bytes, reader: Reader, end: int) -> Hit | None:
-    offset = end - min(len(data), REACH)
-    return _own(label, offset, data) if reader.read(offset, len(data)) == data else None
-
-
-def _trace(trace: Trace, reader: Reader, end: int) -> Hit | None:
-    offset = end - ANCHOR
-    candidate = reader.read(offset, trace.length)
-    return _own(trace.label, offset, candidate) if trace.matches(candidate) else None
 
 
 def pieces(disk: Disk) -> Iterator[tuple[int, int]]:

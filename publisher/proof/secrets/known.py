@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import quote
 
-from publisher.model import Noun
+from publisher.proof.secrets.trace import Trace
+
+__all__ = ["Known", "Trace"]
 
 SHORTEST = 8
 """Bytes; anything shorter also stands on a disk by chance."""
-TRACEABLE = 20
-"""Bytes from which on a trace may be kept: of shorter values it would tell too much."""
-ANCHOR = 4
-_SIEVE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Trace(Noun):
-    """What may be kept of a value after the value is gone, to look for it later:
-    four of its bytes, its length, and salted digests (hex). `sieve` is short, and
-    only saves the slow `digest` (scrypt) for what is almost certainly it."""
-
-    label: str
-    length: int
-    anchor: str
-    salt: str
-    sieve: str
-    digest: str
-
-    def matches(self, candidate: bytes) -> bool:
-        salt = bytes.fromhex(self.salt)
-        if len(candidate) != self.length or _sieve(salt, candidate).hex() != self.sieve:
-            return False
-        return hmac.compare_digest(_digest(salt, candidate).hex(), self.digest)
-
-
-def _sieve(salt: bytes, value: bytes) -> bytes:
-    return hmac.digest(salt, value, "sha256")[:_SIEVE]
-
-
-def _digest(salt: bytes, value: bytes) -> bytes:
-    return hashlib.scrypt(value, salt=salt, n=2**12, r=8, p=1, dklen=32)
 
 
 class Known:
@@ -74,8 +40,10 @@ class Known:
 
     @property
     def unsearchable(self) -> tuple[str, ...]:
-        """The names of values that are too short to be looked for."""
-        return tuple(label for label, value in self._values.items() if len(value) < SHORTEST)
+        """The names of values that are too short to be looked for, or to be found
+        again by a trace."""
+        short = [label for label, value in self._values.items() if len(value) < SHORTEST]
+        return (*short, *(trace.label for trace in self._traces if not trace.anchor))
 
     def literals(self) -> Iterator[tuple[str, bytes]]:
         """(name, bytes) of every form that a value may have on a disk."""
@@ -88,26 +56,12 @@ class Known:
 
     @property
     def traces(self) -> tuple[Trace, ...]:
-        return self._traces
+        """Those that can be looked for."""
+        return tuple(trace for trace in self._traces if trace.anchor)
 
     def keep(self) -> tuple[Trace, ...]:
-        """Traces of the values that are long enough, for a journal."""
-        made = []
-        for label, data in self.literals():
-            if len(data) < TRACEABLE:
-                continue
-            salt = os.urandom(16)
-            made.append(
-                Trace(
-                    label,
-                    len(data),
-                    data[:ANCHOR].hex(),
-                    salt.hex(),
-                    _sieve(salt, data).hex(),
-                    _digest(salt, data).hex(),
-                )
-            )
-        return (*self._traces, *made)
+        """What a journal may hold of the values."""
+        return (*self._traces, *(Trace.of(label, v) for label, v in self._values.items()))
 
 
 def _forms(value: bytes) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from publisher.model import Disk, Finding, Severity
 from publisher.proof.inspect.budget import Budget
 from publisher.proof.inspect.storage import RawFile
 from publisher.proof.secrets.engine import OWN, Hit, hits
-from publisher.proof.secrets.known import SHORTEST, Known
+from publisher.proof.secrets.known import Known
 from publisher.proof.secrets.leftovers import leftovers
 from publisher.proof.secrets.places import UNREADABLE, Place, Volumes
 from publisher.proof.secrets.published import Packages
@@ -42,7 +42,7 @@ def search(disk: Disk, known: Known, task: Task) -> Sequence[Finding]:
         evidence = f"the disk holds too much that looks like: {title}; not all was examined"
         findings.append(Finding("secrets.unexamined", Severity.WARNING, evidence))
     for label in known.unsearchable:
-        evidence = f"{label} has fewer than {SHORTEST} characters and was not looked for"
+        evidence = f"{label} is too short to be looked for"
         findings.append(Finding("secrets.too-short", Severity.NOTE, evidence))
     return findings
 

@@ -1,0 +1,131 @@
+"""What is kept of a build's secret when the secret itself is gone."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from publisher.model import Noun
+
+TRACEABLE = 12
+"""Bytes from which on a trace is kept: of shorter values it would tell too much."""
+_LONG = 20
+_SIEVE = 2
+COST = 2**14
+"""Of scrypt: some 50 ms for whoever tries values, and for us only once or twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to write a value down: `anchor` begins `back` bytes behind its start,
+    it is `size` bytes long, and `decode` gives the value again."""
+
+    title: str
+    anchor: bytes
+    back: int
+    size: int
+    decode: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace(Noun):
+    """Enough to look for a value later: its length, three or four of its bytes
+    (`anchor`, which begins `at`), and salted digests of it, all in hex. `sieve` is
+    short, and only saves the slow `digest` for what is almost certainly it. There is
+    one digest for all forms of the value, so that they tell no more than one does.
+    Without an anchor it only says that there was a value.
+    """
+
+    label: str
+    length: int
+    at: int = 0
+    anchor: str = ""
+    salt: str = ""
+    sieve: str = ""
+    digest: str = ""
+
+    @classmethod
+    def of(cls, label: str, value: bytes) -> Self:
+        if len(value) < TRACEABLE:
+            return cls(label, len(value))
+        width = 4 if len(value) >= _LONG else 3
+        at = max(range(len(value) - width + 1), key=lambda n: _rarity(value[n : n + width]))
+        salt = os.urandom(16)
+        return cls(
+            label,
+            len(value),
+            at,
+            value[at : at + width].hex(),
+            salt.hex(),
+            _sieve(salt, value).hex(),
+            _digest(salt, value).hex(),
+        )
+
+    def forms(self) -> Iterator[Form]:
+        """As it is, in hex, in UTF-16 and, for each place where it may begin, in base64."""
+        region = bytes.fromhex(self.anchor)
+        if not region:
+            return
+        yield Form("", region, self.at, self.length, bytes)
+        yield Form(" (in hex)", region.hex().encode(), 2 * self.at, 2 * self.length, _from_hex)
+        if region.isascii():
+            wide = region.decode().encode("utf-16-le")
+            yield Form(" (in UTF-16)", wide, 2 * self.at, 2 * self.length, _from_utf16)
+        for shift in range(3):
+            before = shift + self.at
+            # the characters that depend on the region and on nothing else
+            first, last = -(-before * 8 // 6), (before + len(region)) * 8 // 6
+            whole = base64.b64encode(bytes(before) + region + bytes(2))
+            size = -(-(shift + self.length) * 8 // 6)
+            decode = _From64(shift, self.length)
+            yield Form(" (in base64)", whole[first:last], first, size, decode)
+
+    def matches(self, candidate: bytes) -> bool:
+        salt = bytes.fromhex(self.salt)
+        if len(candidate) != self.length or _sieve(salt, candidate).hex() != self.sieve:
+            return False
+        return hmac.compare_digest(_digest(salt, candidate).hex(), self.digest)
+
+
+def _from_hex(text: bytes) -> bytes:
+    try:
+        return binascii.unhexlify(text)
+    except binascii.Error:
+        return b""
+
+
+def _from_utf16(text: bytes) -> bytes:
+    return text.decode("utf-16-le", "replace").encode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class _From64:
+    shift: int
+    length: int
+
+    def __call__(self, text: bytes) -> bytes:
+        try:
+            whole = base64.b64decode(text + b"A" * (-len(text) % 4), validate=True)
+        except binascii.Error:
+            return b""
+        return whole[self.shift : self.shift + self.length]
+
+
+def _rarity(piece: bytes) -> int:
+    """How seldom these bytes are likely to stand on a disk: words are everywhere."""
+    kinds = {bytes([c]).isdigit() for c in piece}, {bytes([c]).isupper() for c in piece}
+    return 4 * len(set(piece)) + sum(map(len, kinds)) - 4 * (piece.islower() or piece.isdigit())
+
+
+def _sieve(salt: bytes, value: bytes) -> bytes:
+    return hmac.digest(salt, value, "sha256")[:_SIEVE]
+
+
+def _digest(salt: bytes, value: bytes) -> bytes:
+    return hashlib.scrypt(value, salt=salt, n=COST, r=8, p=1, dklen=32)
