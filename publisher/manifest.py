@@ -30,8 +30,7 @@ class Flavour(Noun):
     """One image of a release: a variant for an architecture, both told by `label`.
 
     `digest` is its disk's sha256, `size` its virtual size and `data` its bytes
-    outside holes; `evidence` is what the build's checks printed, `proofs` what was
-    proved of the disk, by kind (lint, secrets, inventory, rehearsal); `by_hand` names
+    outside holes; `evidence` is what the build's checks printed; `by_hand` names
     build steps before which its machine was open to changes by hand, so that it
     can't be built again; `references` are those of its images.
 
