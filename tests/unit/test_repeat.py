@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from publisher import events, plan, repeat, run, steps
+from publisher.context import Context
 from publisher.errors import BuildError, ProofError
 from publisher.model import MIB
 from publisher.pipeline import load
 from publisher.plan import Plan, Step
-from publisher.steps import Context
 from publisher.task import Cancellation, Task
 from tests.unit import pipeline_fakes
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from publisher import events, plan, run, steps
+from publisher.context import Context
 from publisher.errors import BuildError
 from publisher.journal import read_outcomes, release_directory
 from publisher.manifest import manifests
 from publisher.model import MIB
 from publisher.pipeline import load
 from publisher.plan import Plan, Step
-from publisher.steps import Context
 from publisher.task import Task
 from tests.unit import pipeline_fakes
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from publisher import events, provenance, provider, run, steps
+from publisher.context import Context
 from publisher.errors import BuildError, Cancelled, ProviderError, PublishError
 from publisher.journal import Journal, Outcome, read_outcomes, release_directory
 from publisher.manifest import Manifest, manifests
@@ -66,7 +67,7 @@ class Builder:
         self.before: Callable[[str], None] = lambda label: None
         self.lock = threading.Lock()
 
-    def __call__(self, step: Step, context: steps.Context, task: Task) -> Mapping[str, Any]:
+    def __call__(self, step: Step, context: Context, task: Task) -> Mapping[str, Any]:
         with self.lock:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
@@ -360,7 +361,7 @@ def test_a_variant_that_left_the_file_leaves_the_manifest(release: Release) -> N
 def test_variants_with_the_same_bytes_are_images_of_their_own(
     release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def same(step: Step, context: steps.Context, task: Task) -> Mapping[str, Any]:
+    def same(step: Step, context: Context, task: Task) -> Mapping[str, Any]:
         spec = Spec.from_json(step.inputs["spec"])
         path = context.store.scratch(f"{spec.name}.raw")
         path.write_bytes(b"same".ljust(MIB, b"\0"))
