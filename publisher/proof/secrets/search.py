@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from publisher.errors import ProofError
@@ -76,7 +77,7 @@ def _tell(found: Sequence[Hit], storage: RawFile, budget: Budget, task: Task) ->
         try:
             for rule, title, path in leftovers(tree):
                 where = f"{path} on {volume.title}" if volume.kind == "vfat" else path
-                fix = _REMOVE.format(path=path).rstrip("; ")
+                fix = _REMOVE.format(path=shlex.quote(path)).rstrip("; ")
                 told.append(
                     Finding(
                         f"secrets.{rule}", Severity.ERROR, f"{title} in {where}", fix, path=path
@@ -145,7 +146,11 @@ def _findings(
             f"{title}{times} in {'; '.join(dict.fromkeys(where))}{more}"
             f" ({first.length} bytes at {first.offset}{start})"
         )
-        how = _REMOVE.format(path=path) if path and not places[first.offset].slack else _ERASED
+        how = (
+            _REMOVE.format(path=shlex.quote(path))
+            if path and not places[first.offset].slack
+            else _ERASED
+        )
         yield Finding(f"secrets.{rule}", Severity.ERROR, evidence, how + first.fix, path=path)
     for package, texts in sorted(public.items()):
         shown = "; ".join(sorted(texts)[:_PLACES_SHOWN])
