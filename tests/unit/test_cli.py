@@ -143,8 +143,7 @@ def test_a_file_alone_is_run(publish: Command, words: list[str]) -> None:
         ),
         (
             ["qqq"],
-            "error: there is no command or file 'qqq'\n"
-            f"  hint: known are: {', '.join(COMMANDS)}\n",
+            f"error: there is no command or file 'qqq'\n  hint: known are: {', '.join(COMMANDS)}\n",
         ),
         (["run"], "error: missing argument 'FILE'\n  hint: see publish run --help\n"),
         (
