@@ -66,7 +66,7 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         "boot.configuration",
         remove(GRUB),
         ERROR,
-        "starts no kernel",
+        "leads to one on the root file system, and there is none",
         "/boot/efi/EFI/debian/grub.cfg:0",
     ),
     (

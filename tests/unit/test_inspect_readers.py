@@ -183,6 +183,22 @@ def test_a_damaged_gpt_is_told_and_its_backup(tmp_path: Path) -> None:
     assert "its backup too" in read_table(Bytes(bytes(data))).problems[0]
 
 
+def test_a_file_that_was_cut_short_is_told(tmp_path: Path) -> None:
+    table = read_table(Bytes(bytes(gpt(tmp_path))[: 2 * MIB]))
+    assert table.partitions == ()
+    assert "the disk has only 4096: it was cut short" in table.problems[0]
+
+
+def test_a_lost_superblock_is_told_with_its_backup(tmp_path: Path) -> None:
+    path = make_ext(tmp_path, {}, "-t", "ext4", "-b", "1024", size="16M")
+    data = bytearray(path.read_bytes())
+    data[1024:2048] = bytes(1024)
+    volume = open_volume(Bytes(bytes(data)), None, Budget())
+    assert (volume.kind, volume.files) == ("ext4", None)
+    assert isinstance(volume.fault, Damaged)
+    assert "backup at block 8193" in volume.fault.message
+
+
 def test_a_backup_that_is_not_at_the_end_is_a_remark(tmp_path: Path) -> None:
     table = read_table(Bytes(bytes(gpt(tmp_path)) + bytes(MIB)))
     assert len(table.partitions) == 2

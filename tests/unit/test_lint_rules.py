@@ -8,7 +8,9 @@ import pytest
 
 from publisher import provider
 from publisher.model import Finding, Severity, Spec
+from publisher.proof.checks import boot
 from publisher.proof.inspect.budget import Damaged, Unreadable
+from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.partitions import Partition, Table
 from publisher.proof.inspect.volume import Volume
 from publisher.proof.lint import rules_for
@@ -93,6 +95,17 @@ def test_a_disk_without_a_loader_at_the_removable_path_boots_by_bios_only() -> N
     assert note.severity is NOTE
 
 
+def test_shim_without_what_it_starts_does_not_boot() -> None:
+    shim = world.loader() + "\\grubx64.efi".encode("utf-16-le")
+    alone = World(esp={**good_esp(), "/EFI/BOOT/BOOTX64.EFI": shim})
+    fault = boot.uefi_fault(alone)
+    assert fault is not None
+    assert "shim wants EFI/BOOT/grubx64.efi" in fault.text
+    for second in ("grubx64.efi", "fbx64.efi"):
+        esp = {**good_esp(), "/EFI/BOOT/BOOTX64.EFI": shim, f"/EFI/BOOT/{second}": b""}
+        assert boot.uefi_fault(World(esp=esp)) is None
+
+
 @pytest.mark.parametrize(
     ("code", "text"),
     [
@@ -145,7 +158,8 @@ def test_a_damaged_table_is_told() -> None:
     disk = World(table=Table("gpt", (), bytes(440), ("its checksum is wrong",)))
     (told,) = world.found(RULES["disk.partition-table"], disk)
     assert told.severity is ERROR
-    assert world.found(RULES["disk.root"], disk)[0].evidence == "its checksum is wrong"
+    with pytest.raises(Damaged, match="its checksum is wrong"):
+        Inspection.volumes(disk)
 
 
 def test_a_root_without_a_reader_is_told_and_nothing_passes_silently() -> None:

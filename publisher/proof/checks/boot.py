@@ -5,11 +5,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 
-from publisher.model import SECTOR, Firmware
+from publisher.model import MIB, SECTOR, Firmware
 from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.entries import Entry
-from publisher.proof.inspect.inspection import ESP_PATH, REMOVABLE, Inspection, names_a_bus
+from publisher.proof.inspect.inspection import (
+    ESP_PATH,
+    REMOVABLE,
+    Inspection,
+    Loader,
+    names_a_bus,
+)
 from publisher.proof.inspect.partitions import BIOS_BOOT
+from publisher.proof.inspect.tree import Tree
 from publisher.proof.rules import ERROR, NOTE, WARNING, Check, Evidence, Rule
 
 _GRUB_KERNEL_SECTOR = 0x5C
@@ -53,7 +60,7 @@ def uefi_fault(disk: Inspection) -> Evidence | None:
             arch = None
         if arch and loader.program.arch != arch:
             return Evidence(f"the loader is for {loader.program.arch}, not {arch}", loader.path)
-        return None
+        return _second_stage_fault(loader, esp)
     others = [p for p in esp.glob("/EFI/*/*.efi") if not p.upper().startswith("/EFI/BOOT/")]
     names = " or ".join(REMOVABLE.values())
     if others:
@@ -63,6 +70,16 @@ def uefi_fault(disk: Inspection) -> Evidence | None:
             f"{ESP_PATH}{others[0]}",
         )
     return Evidence(f"the EFI system partition has no EFI/BOOT/{names}", ESP_PATH)
+
+
+def _second_stage_fault(loader: Loader, esp: Tree) -> Evidence | None:
+    """Why shim can't go on; None for another loader, too."""
+    suffix = "x64" if loader.program.arch == "x86_64" else "aa64"
+    second, fallback = f"grub{suffix}.efi", f"fb{suffix}.efi"
+    is_shim = second.encode("utf-16-le") in esp.read(loader.path.removeprefix(ESP_PATH), 4 * MIB)
+    if is_shim and not any(esp.is_file(f"/EFI/BOOT/{name}") for name in (second, fallback)):
+        return Evidence(f"shim wants EFI/BOOT/{second}, which is not there", loader.path)
+    return None
 
 
 def firmware(disk: Inspection) -> Firmware | None:
@@ -103,7 +120,9 @@ def _configuration(disk: Inspection) -> Iterator[Evidence]:
         if not boot.files:
             yield Evidence("no configuration of GRUB, systemd-boot or extlinux was found", "/boot")
         for path in boot.files:
-            yield Evidence("the configuration starts no kernel", path)
+            leads_on = path.startswith(f"{ESP_PATH}/EFI/") and path.endswith("/grub.cfg")
+            text = "leads to one on the root file system, and there is none" if leads_on else ""
+            yield Evidence(f"the configuration {text or 'starts no kernel'}", path)
 
 
 def _kernels(disk: Inspection) -> Iterator[Evidence]:

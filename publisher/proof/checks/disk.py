@@ -21,6 +21,7 @@ def _table(disk: Inspection) -> Iterator[Evidence]:
 
 
 def _root(disk: Inspection) -> Iterator[Evidence]:
+    disk.volumes()
     try:
         disk.root()
     except Exhausted:

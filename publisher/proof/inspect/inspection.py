@@ -53,8 +53,11 @@ class Inspection:
 
     @once
     def volumes(self) -> tuple[Volume, ...]:
-        """One for each partition; the whole disk where it has none."""
+        """One for each partition; the whole disk where it has none. Raises Damaged
+        where the table can't be read."""
         table = self.table()
+        if table.problems and not table.partitions:
+            raise Damaged(table.problems[0])
         if table.scheme == "none":
             whole = open_volume(self.disk, None, self.budget)
             return (whole,) if whole.kind else ()
@@ -92,8 +95,6 @@ class Inspection:
     def root(self) -> Volume:
         """The volume with the root directory. Raises Unreadable where it may be one
         that has no reader here, and Damaged where there is none."""
-        if self.table().problems and not self.table().partitions:
-            raise Damaged(self.table().problems[0])
         for volume in self.volumes():
             if volume.files is not None and volume.kind != "vfat":
                 tree = Tree(volume.files, self.budget)
@@ -111,7 +112,8 @@ class Inspection:
                 f"{volume.title}, where the root directory may be, can't be read: "
                 f"{volume.fault.message}"
             )
-        raise Damaged("no file system holds a root directory")
+        seen = ", ".join(volume.title for volume in self.volumes()) or "nothing known"
+        raise Damaged(f"no file system holds a root directory; the disk has {seen}")
 
     @once
     def tree(self) -> Tree:

@@ -130,7 +130,12 @@ def _header(disk: Storage, sector: int) -> tuple[tuple[Partition, ...], int]:
         )
         if not any(kind):
             continue
-        if not first <= start <= end <= last or (end + 1) * SECTOR > disk.size:
+        if (end + 1) * SECTOR > disk.size:
+            raise Damaged(
+                f"partition {number + 1} ends at sector {end}, and the disk has only "
+                f"{disk.size // SECTOR}: it was cut short"
+            )
+        if not first <= start <= end <= last:
             raise Damaged(f"partition {number + 1} reaches from sector {start} to {end}")
         found.append(
             Partition(

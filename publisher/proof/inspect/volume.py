@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from publisher.proof.inspect.budget import Budget, Exhausted, Unreadable
+from publisher.proof.inspect.budget import Budget, Damaged, Exhausted, Unreadable
 from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.fat import Fat
 from publisher.proof.inspect.filesystem import FileSystem
@@ -46,6 +46,10 @@ def open_volume(disk: Storage, partition: Partition | None, budget: Budget) -> V
         reader = _READERS.get(kind)
         if reader is None:
             fault = Unreadable(f"there is no reader for {kind}") if kind else None
+            backup = 0 if kind else _ext_backup(part)
+            if backup:
+                lost = Damaged(f"its superblock is gone; its backup at block {backup} is there")
+                return Volume(partition, "ext4", fault=lost)
             return Volume(partition, kind, ident, label, fault=fault)
         files = reader(part, budget)
     except Exhausted:
@@ -80,6 +84,18 @@ def _probe(part: Storage) -> tuple[str, str, str]:
     ):
         return "vfat", "", ""
     return "", "", ""
+
+
+def _ext_backup(part: Storage) -> int:
+    """The block of the first backup of an ext superblock, 0 where there is none."""
+    for size, block in ((4096, 32768), (1024, 8193), (2048, 16384)):
+        at = block * size
+        if at + 1024 <= part.size:
+            raw = part.read(at, 1024)
+            # it says of which group it is
+            if raw[56:58] == b"\x53\xef" and raw[90:92] == b"\x01\x00":
+                return block
+    return 0
 
 
 _PLAIN = (
