@@ -7,6 +7,8 @@ from pydantic import Field
 from publisher.section import Section
 
 PASSPHRASE = "PUBLISH_ATTEST_PASSPHRASE"  # noqa: S105 (it names a variable)
+REMOTE = ("awskms", "gcpkms", "azurekms")
+"""What the name of a key in a key management service begins with."""
 
 
 class Attest(Section):
@@ -22,3 +24,8 @@ class Attest(Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Environment variable with the passphrase of the key's file.",
     )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether `key` is no file."""
+        return self.key == "sigstore" or self.key.partition(":")[0] in REMOTE

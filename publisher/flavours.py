@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from publisher import variants
+from publisher.attesting import Attest
 from publisher.errors import UsageError
 from publisher.linting import Lint
 from publisher.model import Arch, Audience, Spec
@@ -148,6 +149,7 @@ class Pipeline:
     """Writes values that came from ${NAME} as ${NAME} again."""
     left_out: tuple[str, ...] = ()
     """The labels of the file's other flavours, after `choose`."""
+    attest: Attest | None = None
 
     @property
     def directory(self) -> Path:

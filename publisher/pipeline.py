@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from publisher import provider, variants
+from publisher.attesting import Attest
 from publisher.complaints import complaints, expected_at
 from publisher.errors import PipelineError
 from publisher.flavours import (
@@ -22,7 +23,7 @@ from publisher.flavours import (
 )
 from publisher.linting import Lint
 from publisher.provider import Options, Provider
-from publisher.recipe import Recipe, bootable
+from publisher.recipe import Recipe, bootable, local_file
 from publisher.rehearsal import Rehearse
 from publisher.rules import validate
 from publisher.secret_gate import SecretGate
@@ -47,6 +48,8 @@ PROOFS: Mapping[str, type[BaseModel]] = {
     "rehearse": Rehearse,
 }
 SECTIONS = ("image", "build", "targets", *PROOFS, "release")
+ATTEST = "attest"
+"""The section that no variant has: a release is signed as a whole."""
 _M = TypeVar("_M", bound=BaseModel)
 _VARIANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -76,6 +79,7 @@ def load(
     reading = _Reading(read_toml(path), settings, environ, defaults)
     reading.refuse_unknown_sections()
     flavours = reading.flavours()
+    attest = reading.attest(path.absolute().parent)
     reading.finish(path)
     return Pipeline(
         reading.data["image"]["name"],
@@ -83,6 +87,7 @@ def load(
         tuple(flavours),
         path.absolute(),
         reading.expansion.redact,
+        attest=attest,
     )
 
 
@@ -143,8 +148,9 @@ class _Reading:
 
     def refuse_unknown_sections(self) -> None:
         for name in self.data:
-            if name not in (*SECTIONS, variants.SECTION):
-                hint = suggest(name, (*SECTIONS, variants.SECTION))
+            known = (*SECTIONS, ATTEST, variants.SECTION)
+            if name not in known:
+                hint = suggest(name, known)
                 self.problems.append(Problem(show_key([name]), "unknown section", hint))
         given = self.data.get(variants.SECTION, {})
         if not isinstance(given, dict):
@@ -263,6 +269,19 @@ class _Reading:
 
     # -- sections
 
+    def attest(self, directory: Path) -> Attest | None:
+        if ATTEST not in self.data:
+            return None
+        made = self.section(Merged(self.data), ATTEST, Attest)
+        if made is None or made.is_remote:
+            return made
+        try:
+            path = local_file(directory, made.key, f"{ATTEST}.key")
+        except PipelineError as error:
+            self.problems.append(Problem(error.key, error.message, error.hint))
+            return None
+        return made.model_copy(update={"key": str(path)})
+
     def section(
         self, merged: Merged, name: str, model: type[_M], *, required: bool = True
     ) -> _M | None:
@@ -338,6 +357,7 @@ def _wants_text(path: KeyPath) -> bool:
         "release": ReleaseSection,
     }
     sections.update(PROOFS)
+    sections[ATTEST] = Attest
     if path[0] == "targets" and len(path) > 1 and path[1] in provider.names():
         kinds = expected_at(provider.load(str(path[1])).options, path[2:])
     else:

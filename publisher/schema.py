@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field, create_model
 
 from publisher import provider
+from publisher.attesting import Attest
 from publisher.flavours import ImageSection, ReleaseSection
 from publisher.pipeline import PROOFS, SECTIONS
 from publisher.recipe import Recipe, Section
@@ -41,6 +42,7 @@ def schema() -> dict[str, Any]:
             ReleaseSection | None,
             Field(None, description="Who may use the images, and when."),
         ),
+        attest=(Attest | None, Field(None, description=_told(Attest))),
         variants=(
             dict[str, Any],
             Field(

@@ -13,10 +13,12 @@ from publisher.cli import terminal
 from publisher.cli.screen import screen
 from publisher.cli.signals import cancelling
 from publisher.cli.words import chosen
+from publisher.events import Note
 from publisher.pipeline import Pipeline, load, load_options, validate
 from publisher.provider import Emulated, Provider
 
 if TYPE_CHECKING:
+    from publisher.attesting import Attest
     from publisher.plan import Plan
 
 
@@ -60,7 +62,7 @@ def run(
     from publisher.executors.slots import check_builds
 
     terminal.check(on_error, json=json)
-    drawn, names = _drawn(file, settings, only, variants, archs, sandbox=sandbox)
+    drawn, names, attest = _drawn(file, settings, only, variants, archs, sandbox=sandbox)
     check_builds(builds, interactive=on_error == "shell")
     _execute(
         drawn,
@@ -69,6 +71,7 @@ def run(
         sandbox=sandbox,
         on_error=on_error,
         builds=builds,
+        attest=attest,
         json=json,
         plain=plain,
     )
@@ -82,14 +85,14 @@ def _drawn(
     archs: Sequence[str],
     *,
     sandbox: bool,
-) -> tuple[Plan, Sequence[str]]:
-    """The plan of a pipeline file, and the targets that it goes to."""
+) -> tuple[Plan, Sequence[str], Attest | None]:
+    """The plan of a pipeline file, the targets that it goes to, and who signs it."""
     import publisher.plan
 
     pipeline = _load(file, settings, sandbox).choose(variants, archs)
     names = chosen(only, pipeline.targets, "target") or pipeline.targets
     validate(pipeline, names)
-    return publisher.plan.plan(pipeline, names, realm(sandbox)), names
+    return publisher.plan.plan(pipeline, names, realm(sandbox)), names, pipeline.attest
 
 
 def realm(sandbox: bool) -> str:
@@ -105,6 +108,7 @@ def _execute(
     sandbox: bool,
     on_error: str = "cleanup",
     builds: int = 1,
+    attest: Attest | None = None,
     json: bool,
     plain: bool,
 ) -> None:
@@ -115,7 +119,7 @@ def _execute(
         clouds(names, state, sandbox=sandbox),
         screen(json=json, plain=plain) as sink,
     ):
-        publisher.run.run(
+        made = publisher.run.run(
             drawn,
             state=state,
             sink=sink,
@@ -123,6 +127,12 @@ def _execute(
             on_error=terminal.on_error(on_error, sink),
             builds=builds,
         )
+        if attest is not None:
+            from publisher.cli.attesting import sign_run
+
+            signed = sign_run(made, attest, state=state)
+            if signed is not None:
+                sink(Note("info", f"signed: {signed}"))
 
 
 def plan(
@@ -139,7 +149,7 @@ def plan(
     import publisher.run
     from publisher.cli import tables
 
-    drawn, _ = _drawn(file, settings, only, variants, archs, sandbox=sandbox)
+    drawn, _, _ = _drawn(file, settings, only, variants, archs, sandbox=sandbox)
     previews = publisher.run.preview(drawn, state=state)
     if json:
         steps = [

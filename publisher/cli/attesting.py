@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from publisher import manifest, provider
+from publisher.attesting import Attest
 from publisher.cli.actions import clouds, sandbox_defaults
 from publisher.cli.releases import find
 from publisher.cli.signals import cancelling
@@ -28,16 +29,31 @@ NAME = "attestation.intoto.jsonl"
 
 def sign(release: str, key: str, passphrase: str, output: Path | None, *, state: Path) -> None:
     made, path = _manifest(release, state)
-    by = attest.Signing(key, os.environ.get(passphrase))
-    signed = attest.sign(attest.statements(made), by)
     into = output or path.with_name(NAME)
+    _sign(made, Attest(key=key, passphrase=passphrase), into)
+    write(str(into))
+
+
+def sign_run(made: Manifest, wanted: Attest, *, state: Path) -> Path | None:
+    """Sign what a run published, as its pipeline asks for; None where that was done
+    since the manifest was written."""
+    path = manifest_path(state, made.name, made.version)
+    into = path.with_name(NAME)
+    if into.exists() and into.stat().st_mtime_ns > path.stat().st_mtime_ns:
+        return None
+    _sign(made, wanted, into)
+    return into
+
+
+def _sign(made: Manifest, wanted: Attest, into: Path) -> None:
+    by = attest.Signing(wanted.key, os.environ.get(wanted.passphrase))
+    signed = attest.sign(attest.statements(made), by)
     partial = into.with_name(into.name + ".partial")
     try:
         partial.write_bytes(signed)
         os.replace(partial, into)
     except OSError as error:
         raise HostError(f"cannot write {into}: {error.strerror}") from error
-    write(str(into))
 
 
 def _manifest(release: str, state: Path) -> tuple[Manifest, Path]:

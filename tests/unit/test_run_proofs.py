@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from publisher import proofs, provenance, provider, run, steps
+from publisher.cli.attesting import sign_run
 from publisher.context import Context
 from publisher.errors import PipelineError, ProofError, PublishError
 from publisher.manifest import Manifest
@@ -295,3 +298,40 @@ def test_an_optional_clouds_failed_rehearsal_keeps_only_that_cloud(world: World)
         world.publish(FILE + '[release]\nrequired = ["nimbus"]\n')
     assert "upload" in CLOUDS["nimbus"].calls
     assert "upload" not in CLOUDS["cumulus"].calls
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    private = Ed25519PrivateKey.generate()
+    path = tmp_path / "key.pem"
+    path.write_bytes(
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+    return path
+
+
+def test_a_release_is_signed_once_by_whom_the_pipeline_names(world: World, key: Path) -> None:
+    path = world.directory / "pipeline.toml"
+    path.write_text(FILE + '[attest]\nkey = "key.pem"\n')
+    wanted = load(path, environ={}).attest
+    assert wanted is not None
+    assert wanted.key == str(key)
+    state = world.directory / "state"
+    made = world.publish()
+    signed = sign_run(made, wanted, state=state)
+    assert signed is not None
+    assert "PRIVATE" not in signed.read_text()
+    assert sign_run(made, wanted, state=state) is None
+
+
+def test_a_key_that_is_missing_is_told_before_anything_runs(world: World) -> None:
+    with pytest.raises(PipelineError) as caught:
+        world.plan(FILE + '[attest]\nkey = "no.pem"\n')
+    assert caught.value.key == "attest.key" or "attest.key" in str(caught.value)
+
+
+def test_no_variant_is_signed_by_somebody_else(world: World, key: Path) -> None:
+    assert key.exists()
+    text = FILE + '[variants.dev]\nattest.key = "key.pem"\n'
+    with pytest.raises(PipelineError, match=r"variants\.dev\.attest"):
+        world.plan(text)
