@@ -620,3 +620,61 @@ SECRETS: tuple[Broken, ...] = (
     ),
 )
 """What the secret gate says, which does not ask for clouds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boots:
+    """A way to break the image that only a boot as on `cloud` shows: the verdict's
+    line `claim` fails, and its cause says the `words`."""
+
+    name: str
+    spoil: Spoil
+    cloud: str
+    claim: str
+    words: str
+
+
+def stalled_waagent(bench: Workbench) -> None:
+    """waagent instead of cloud-init, with a unit that starts and does nothing."""
+    bench.remove(
+        "/usr/bin/cloud-init",
+        *(f"{CLOUD_WANTS}/{name}" for name in bench.tree.names(CLOUD_WANTS)),
+    )
+    bench.write("/etc/systemd/network/10-all.network", "[Match]\nName=e*\n[Network]\nDHCP=yes\n")
+    bench.write("/usr/sbin/waagent", "#!/bin/sh\nexec sleep infinity\n", program=True)
+    unit = "/usr/lib/systemd/system/walinuxagent.service"
+    bench.write(unit, "[Service]\nExecStart=/usr/sbin/waagent -daemon\n")
+    bench.link(f"{WANTS}/walinuxagent.service", unit)
+
+
+BOOTS: tuple[Boots, ...] = (
+    Boots(
+        "a C library that was cut short",
+        write("/usr/lib/x86_64-linux-gnu/libc.so.6", "\x7fELF"),
+        "aws",
+        "network",
+        "libc.so.6: file too short",
+    ),
+    Boots(
+        "a server whose configuration is wrong",
+        append("/etc/nginx/nginx.conf", "listn 80;\n"),
+        "gcp",
+        "units",
+        'nginx.service failed: nginx: [emerg] unknown directive "listn" in /etc/nginx/nginx.conf',
+    ),
+    Boots(
+        "an SSH server whose configuration is wrong",
+        write("/etc/ssh/sshd_config.d/99-build.conf", "PermitRootLogin perhaps\n"),
+        "aws",
+        "login",
+        "the ssh server does not start",
+    ),
+    Boots(
+        "a waagent that stalls",
+        stalled_waagent,
+        "azure",
+        "login",
+        "walinuxagent.service is to set the machine up, and asked the cloud for nothing",
+    ),
+)
+"""What no reading of the disk shows."""

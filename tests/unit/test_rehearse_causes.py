@@ -202,6 +202,33 @@ def test_a_stalled_agent(tmp_path: Path) -> None:
     )
 
 
+def test_an_agent_that_asks_for_nothing(tmp_path: Path) -> None:
+    wants = "/etc/systemd/system/multi-user.target.wants/stratus-agent.service"
+    files = {**SOUND, wants: "-> /lib/x"}
+    assert cause("login", tmp_path, files) == "", "cloud-init does its work"
+    del files["/usr/bin/cloud-init"]
+    files["/lib/systemd/system/stratus-agent.service"] = ""
+    for claim in ("login", "network"):
+        said = cause(claim, tmp_path, files)
+        assert "stratus-agent.service is to set the machine up, and asked" in said
+    assert "asked the cloud" not in cause("login", tmp_path, files, reports=[Report(1, "key", "")])
+
+
+def test_a_unit_that_fails_is_told_in_its_own_words(tmp_path: Path) -> None:
+    known = facts(failed=("web.service",), reasons=("web.service web: no such port",))
+    said = cause("units", tmp_path, SOUND, known=known, error="")
+    assert said == "web.service failed: web: no such port"
+
+
+def test_an_init_that_lacks_a_library_is_named_rather_than_its_panic(tmp_path: Path) -> None:
+    console = KERNEL + (
+        "/sbin/init: error while loading shared libraries: libc.so.6: file too short\n"
+        "[    2.5] Kernel panic - not syncing: Attempted to kill init!\n"
+    )
+    for claim in ("root", "network", "login"):
+        assert "init can't run: libc.so.6: file" in cause(claim, tmp_path, SOUND, console=console)
+
+
 def test_a_kernel_that_writes_elsewhere(tmp_path: Path) -> None:
     quiet = facts(cmdline="root=UUID=1 quiet")
     assert "no console=ttyS0: root=UUID=1 quiet" in cause(

@@ -36,11 +36,13 @@ def test_the_script_runs_in_any_shell_and_its_answer_is_whole() -> None:
 
 def test_sizes_become_bytes_and_lists_lists() -> None:
     lines = answer(root_start="2048", root_size="4096", filesystem="1024", console="tty0 ttyS0")
-    facts = observe.parse(["failed\ta.service loaded", "failed\tb.mount loaded", *lines])
+    units = ["failed\ta.service loaded", "failed\tb.mount loaded", "why\ta.service oh no"]
+    facts = observe.parse([*units, *lines])
     assert (facts.root_end, facts.root_size) == (6144 * 512, 4096 * 512)
     assert facts.filesystem == 1024**2
     assert facts.consoles == ("tty0", "ttyS0")
     assert facts.failed == ("a.service", "b.mount")
+    assert facts.reasons == ("a.service oh no",)
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,20 @@ _CLOUD: tuple[Rule, ...] = (
     clues_cloud.not_enabled,
 )
 _NETWORK: tuple[Rule, ...] = (
+    clues_boot.LIBRARY,
+    clues_boot.PANIC,
     clues_boot.mount_fails,
     *_CLOUD,
     clues_network.no_dhcp,
     clues_network.network_off_in_cloud_init,
     clues_network.bound_to_card,
+    clues_login.silent_agent,
 )
 _LOGIN: tuple[Rule, ...] = (
+    clues_boot.LIBRARY,
+    clues_boot.PANIC,
     *_CLOUD,
+    clues_login.silent_agent,
     clues_boot.mount_fails,
     clues_login.no_sshd,
     clues_login.sshd_fails,
@@ -38,7 +44,12 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
         clues_boot.silent,
         clues_boot.PANIC,
     ),
-    "root": (clues_boot.driver_of_root, clues_boot.mount_fails, clues_boot.PANIC),
+    "root": (
+        clues_boot.driver_of_root,
+        clues_boot.mount_fails,
+        clues_boot.LIBRARY,
+        clues_boot.PANIC,
+    ),
     "network": _NETWORK,
     "datasource": (*_CLOUD, clues_network.no_dhcp),
     "user-data": _CLOUD,
@@ -47,6 +58,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "growth": (clues_cloud.growth,),
     "ready": (clues_cloud.agent_stalls,),
     "console": (clues_boot.no_console,),
+    "units": (clues_boot.unit_fails,),
     "identity": (clues_cloud.frozen, *_LOGIN),
 }
 """For each line of a verdict, the most telling first."""

@@ -94,6 +94,22 @@ def mount_fails(at: Evidence) -> Cause | None:
     )
 
 
+def unit_fails(at: Evidence) -> Cause | None:
+    reasons = at.seen.facts.reasons if at.seen.facts else ()
+    if not reasons:
+        return None
+    parted = [reason.partition(" ") for reason in reasons]
+    return Cause(
+        "; ".join(f"{unit} failed: {words}" for unit, _, words in parted),
+        "mend what it says, or disable the unit: systemctl disable " + parted[0][0],
+    )
+
+
+LIBRARY = said(
+    r"error while loading shared libraries: (.+)$",
+    "init can't run: {0}",
+    "install the package of the library anew (apt-get install --reinstall, dnf reinstall)",
+)
 PANIC = said(
     r"Kernel panic - not syncing: (.+)$",
     "the kernel panicked: {0}",

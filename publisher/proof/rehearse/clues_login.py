@@ -26,6 +26,20 @@ def no_sshd(at: Evidence) -> Cause | None:
     return None
 
 
+def silent_agent(at: Evidence) -> Cause | None:
+    """The cloud's own agent is to do cloud-init's work."""
+    if at.seen.reports or at.files.exists("/usr/bin/cloud-init"):
+        return None
+    for unit in at.seen.look.agents:
+        if at.files.glob(f"/etc/systemd/system/*.wants/{unit}"):
+            return Cause(
+                f"{unit} is to set the machine up, and asked the cloud for nothing: it stalls, "
+                "or does not start",
+                f"see journalctl -u {unit} in a machine of the image, or install cloud-init",
+            )
+    return None
+
+
 def sshd_fails(at: Evidence) -> Cause | None:
     for pattern, cause, fix in (
         (r"no hostkeys available", "sshd has no host keys and nothing made any", "let cloud-init"),

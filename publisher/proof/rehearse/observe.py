@@ -18,6 +18,8 @@ WAIT = 300
 SETTLE = 120
 """Seconds after that until systemd has nothing left to start."""
 
+_WORDS_MOST = 400
+
 # Tools of the image may be missing: each answer stands alone, and an empty one counts as none.
 _SCRIPT = r"""
 say() { printf '%s\t%s\n' "$1" "$(printf %s "$2" | tr '\n\t' '  ')"; }
@@ -32,6 +34,11 @@ if [ @WAIT@ -gt 0 ] && [ -d /run/systemd/system ]; then
     say system "$(timeout @SETTLE@ systemctl is-system-running --wait 2>/dev/null ||
         systemctl is-system-running 2>/dev/null)"
     systemctl --failed --plain --no-legend --no-pager 2>/dev/null | each failed
+    for unit in $(systemctl --failed --plain --no-legend 2>/dev/null | awk 'NR < 6 { print $1 }')
+    do
+        words=$(journalctl -b -q -o cat -n 3 _SYSTEMD_UNIT="$unit" 2>/dev/null)
+        say why "$unit ${words:-$(systemctl show -p Result --value "$unit" 2>/dev/null)}"
+    done
 fi
 say user "$(id -un)"
 say kernel "$(uname -r)"
@@ -90,6 +97,8 @@ class Facts(Noun):
     system: str = ""
     """systemd's word for the whole: running, degraded, starting …"""
     failed: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """What the first failed units said last: "unit words …"."""
     cloud_init: bool = False
     disabled: bool = False
     """cloud-init found no cloud, or was told to stay out."""
@@ -157,6 +166,7 @@ def parse(lines: Sequence[str]) -> Facts:
         consoles=tuple(one.get("console", "").split()),
         system=one.get("system", ""),
         failed=tuple(line.split()[0] for line in answers["failed"]),
+        reasons=tuple(line[:_WORDS_MOST] for line in answers["why"]),
         cloud_init="cloud_init" in one,
         disabled="disabled" in one,
         datasource=datasource,
