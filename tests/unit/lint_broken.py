@@ -94,6 +94,13 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         f"{GRUB}:3",
     ),
     (
+        "boot.root",
+        replace(GRUB, f"root=UUID={world.ROOT_UUID}", "root=/dev/mapper/loop0p1"),
+        ERROR,
+        "root=/dev/mapper/loop0p1 names a device of the machine on which the image was made",
+        f"{GRUB}:3",
+    ),
+    (
         "boot.search",
         replace(GRUB, f"=root {world.ROOT_UUID}", "=root 1234"),
         ERROR,
@@ -216,6 +223,13 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         write("/etc/fstab", "/dev/vdb1 /data ext4 defaults 0 2\n"),
         ERROR,
         "order of disks",
+        "/etc/fstab:1",
+    ),
+    (
+        "fstab.device",
+        write("/etc/fstab", "/dev/nbd0p1 /data ext4 defaults 0 2\n"),
+        ERROR,
+        "/dev/nbd0p1 on /data names a device of the machine on which the image was made",
         "/etc/fstab:1",
     ),
     (

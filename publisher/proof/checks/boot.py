@@ -13,6 +13,7 @@ from publisher.proof.inspect.inspection import (
     REMOVABLE,
     Inspection,
     Loader,
+    names_a_builder,
     names_a_bus,
 )
 from publisher.proof.inspect.partitions import BIOS_BOOT
@@ -140,12 +141,11 @@ def _root_devices(disk: Inspection) -> Iterator[Evidence]:
         if entry.rescue:
             continue
         for device in entry.values("root")[-1:]:
-            if names_a_bus(device):
-                yield Evidence(
-                    f"root={device} names the root device by the order of disks",
-                    entry.path,
-                    entry.line,
-                )
+            if names_a_bus(device) or names_a_builder(device):
+                text = "the root device by the order of disks"
+                if names_a_builder(device):
+                    text = "a device of the machine on which the image was made"
+                yield Evidence(f"root={device} names {text}", entry.path, entry.line)
                 continue
             try:
                 volume = disk.device(device)

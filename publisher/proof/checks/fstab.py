@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from publisher.proof.inspect import fstab
 from publisher.proof.inspect.budget import Unreadable
-from publisher.proof.inspect.inspection import Inspection, names_a_bus
+from publisher.proof.inspect.inspection import Inspection, names_a_builder, names_a_bus
 from publisher.proof.rules import ERROR, NOTE, WARNING, Evidence, Rule
 
 _ELSEWHERE = ("nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "glusterfs", "overlay")
@@ -23,8 +23,10 @@ def _devices(disk: Inspection) -> Iterator[Evidence]:
             continue
         severity = WARNING if "nofail" in mount.options else None
         place = f"{mount.device} on {mount.directory}"
-        if names_a_bus(mount.device):
+        if names_a_bus(mount.device) or names_a_builder(mount.device):
             text = f"{place} names its device by the order of disks"
+            if names_a_builder(mount.device):
+                text = f"{place} names a device of the machine on which the image was made"
             yield Evidence(text, fstab.PATH, mount.line, severity)
             continue
         if mount.device.startswith("/") and not mount.device.startswith("/dev/"):

@@ -25,6 +25,7 @@ REMOVABLE: Mapping[Arch, str] = {"x86_64": "BOOTX64.EFI", "aarch64": "BOOTAA64.E
 ESP_PATH = "/boot/efi"
 _MACHINES: dict[int, Arch] = {62: "x86_64", 183: "aarch64"}
 _NAMED = re.compile(r"/dev/(sd|vd|xvd|hd|nvme|mmcblk)")
+_BUILDERS = re.compile(r"/dev/(mapper/)?(loop|nbd)\d")
 
 Device: TypeAlias = "Volume | None"
 
@@ -307,6 +308,12 @@ class Inspection:
 def names_a_bus(device: str) -> bool:
     """Whether a device is named by the order in which machines find disks."""
     return bool(_NAMED.match(device))
+
+
+def names_a_builder(device: str) -> bool:
+    """Whether a device is one by which a tool reached the disk file it wrote to: what
+    grub-mkconfig names in a chroot where udev made no /dev/disk/by-uuid."""
+    return bool(_BUILDERS.match(device))
 
 
 def _banner(head: bytes) -> str:
