@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator
 
 from publisher.errors import HostError
 from publisher.fetch.decode import Readable, decoded
-from publisher.model import MIB
+from publisher.model import GIB, MIB
 from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
 
 NAMES_MOST = 300_000
 _NAME_MOST = 4096
+UNPACKED_MOST = 2 * GIB
+"""Of one initramfs: those of distributions have less than a quarter of it."""
 _MEMORY = 160 * MIB
 """What a decoder may take: initramfs-tools' `xz -9` needs 65 MiB, `zstd -19` 8 MiB."""
 _HEADER = 110
@@ -69,9 +71,13 @@ class _Metered:
     def __init__(self, source: Readable, budget: Budget) -> None:
         self._source = source
         self._budget = budget
+        self._left = UNPACKED_MOST
 
     def read(self, size: int, /) -> bytes:
         data = self._source.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise Damaged(f"it unpacks to more than {UNPACKED_MOST // MIB} MiB")
         self._budget.charge(len(data))
         return data
 

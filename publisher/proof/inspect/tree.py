@@ -61,6 +61,7 @@ class Tree:
         """Where a path leads; None where nothing is. `follow`: the last link, too."""
         if len(path) > LINK_MOST:
             raise Damaged("a path is longer than 4096 bytes")
+        self._budget.charge()
         todo = [part for part in reversed(path.split("/")) if part]
         here = [self._enter("", self._root, self._root.root())]
         links = 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeAlias
 
 from publisher.model import Disk
-from publisher.proof.inspect.budget import Budget, Unreadable
+from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.storage import RawFile
 from publisher.proof.inspect.tree import Tree
@@ -24,6 +24,8 @@ _MANAGERS: tuple[_Manager, ...] = (
     ("rpm", rpm.components, rpm.owned),
     ("apk", alpine.components, alpine.owned),
 )
+PACKAGES_MOST = 100_000
+"""All of Debian's for one architecture are fewer."""
 _BROKEN = (Unreadable, struct.error, ValueError, LookupError, RecursionError)
 """What a disk that is damaged, or made to be read wrong, raises."""
 
@@ -47,12 +49,15 @@ def collect(disk: Disk, task: Task) -> Inventory:
         owned: set[str] = set()
         for name, components, paths in _MANAGERS:
             try:
-                found.update((c.purl, c) for c in components(tree, system))
+                for component in components(tree, system):
+                    found[component.purl] = component
+                    _refuse_more(found)
                 owned.update(path for path in paths(tree) if languages.describes(path))
             except _BROKEN as error:
                 gaps.append(f"packages of {name}: {error}")
         for component in languages.components(tree, frozenset(owned)):
             found.setdefault(component.purl, component)
+            _refuse_more(found)
     except _BROKEN as error:
         gaps.append(str(error))
     finally:
@@ -60,6 +65,11 @@ def collect(disk: Disk, task: Task) -> Inventory:
     listed = tuple(found[purl] for purl in sorted(found))
     counts = dict(sorted(Counter(component.kind for component in listed).items()))
     return Inventory(disk.sha256, disk.size, system, listed, tuple(gaps), written, counts)
+
+
+def _refuse_more(found: Collection[str]) -> None:
+    if len(found) > PACKAGES_MOST:
+        raise Damaged(f"there are more than {PACKAGES_MOST}")
 
 
 def _system(tree: Tree) -> System:

@@ -16,8 +16,17 @@ _PARTS = "/var/lib/dpkg/status.d"
 _INFO = "/var/lib/dpkg/info"
 
 
+_FIELDS = frozenset(
+    {
+        *("Package", "Version", "Status", "Source", "Architecture", "Maintainer", "Homepage"),
+        *("Files", "Format", "License"),
+    }
+)
+
+
 def stanzas(text: str) -> Iterator[dict[str, str]]:
-    """Fields by name; what follows on further lines is left out."""
+    """The fields that are asked for here, by name; what follows on further lines is
+    left out."""
     fields: dict[str, str] = {}
     for line in text.splitlines():
         if not line.strip():
@@ -26,7 +35,8 @@ def stanzas(text: str) -> Iterator[dict[str, str]]:
             fields = {}
         elif not line[0].isspace():
             name, _, value = line.partition(":")
-            fields[name] = value.strip()
+            if name in _FIELDS:
+                fields[name] = value.strip()
     if fields:
         yield fields
 
@@ -38,7 +48,7 @@ def components(tree: Tree, system: System) -> Iterator[Component]:
     for source in sources:
         for fields in stanzas(tree.text(source)):
             state = fields.get("Status", "install ok installed").split()
-            if "Package" in fields and state[-1] in ("installed", "triggers-pending"):
+            if "Package" in fields and state and state[-1] in ("installed", "triggers-pending"):
                 yield _component(tree, system, fields, source)
 
 

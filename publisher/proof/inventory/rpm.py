@@ -4,6 +4,7 @@ Fedora 33 and Enterprise Linux 9) have no reader with a permissive licence here.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import sqlite3
 import struct
 import tempfile
@@ -21,6 +22,10 @@ from publisher.proof.inventory.component import Component, System
 
 DIRECTORIES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm")
 _MOST = 512 * MIB
+_HEADER_MOST = 32 * MIB
+_SLOTS_MOST = 16 * MIB
+_FILES_MOST = 1_000_000
+"""Of one package."""
 _TEXT_TYPES = (6, 8, 9)  # string, string array, translated strings
 _INT32 = 4
 
@@ -64,9 +69,28 @@ def headers(tree: Tree) -> Iterator[Header]:
 
 
 def _sqlite(tree: Tree, path: str) -> Iterator[bytes]:
+    with _copied(tree, path, "-wal") as copy:
+        try:
+            with contextlib.closing(sqlite3.connect(copy)) as database:
+                # a view may compute rows without end
+                database.execute("PRAGMA trusted_schema = OFF")
+                database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _HEADER_MOST)
+                kind = "SELECT type FROM sqlite_schema WHERE name = 'Packages'"
+                if database.execute(kind).fetchall() != [("table",)]:
+                    raise Damaged(f"{path} has no table Packages")
+                # sorted by the key that it is stored by: nothing to keep meanwhile
+                for (blob,) in database.execute("SELECT blob FROM Packages ORDER BY rowid"):
+                    yield bytes(blob)
+        except (sqlite3.Error, TypeError) as error:
+            raise Damaged(f"{path} can't be read: {error}") from error
+
+
+@contextlib.contextmanager
+def _copied(tree: Tree, path: str, *more: str) -> Iterator[Path]:
+    """A copy of a database, and of the files beside it with these endings."""
     with tempfile.TemporaryDirectory(prefix="rpmdb-") as directory:
-        copy = Path(directory, "rpmdb.sqlite")
-        for suffix in ("", "-wal"):
+        copy = Path(directory, "db")
+        for suffix in ("", *more):
             size = 0
             with Path(f"{copy}{suffix}").open("wb") as file:
                 for piece in tree.stream(path + suffix):
@@ -74,27 +98,33 @@ def _sqlite(tree: Tree, path: str) -> Iterator[bytes]:
                     if size > _MOST:
                         raise Damaged(f"{path}{suffix} has more than {_MOST} bytes")
                     file.write(piece)
-        try:
-            with contextlib.closing(sqlite3.connect(copy)) as database:
-                for (blob,) in database.execute("SELECT blob FROM Packages ORDER BY hnum"):
-                    yield bytes(blob)
-        except (sqlite3.Error, TypeError) as error:
-            raise Damaged(f"{path} can't be read: {error}") from error
+        yield copy
 
 
 def _ndb(tree: Tree, path: str) -> Iterator[bytes]:
     """rpm's lib/backend/ndb/rpmpkg.c: slots of 16 bytes, blobs in blocks of 16."""
-    data = tree.read(path, _MOST)
+    with (
+        _copied(tree, path) as copy,
+        copy.open("rb") as file,
+        # there are no maps of nothing
+        mmap.mmap(file.fileno(), max(1, copy.stat().st_size), access=mmap.ACCESS_READ) as data,
+    ):
+        yield from _blobs(data, path)
+
+
+def _blobs(data: mmap.mmap, path: str) -> Iterator[bytes]:
     magic, version, _, pages = struct.unpack_from("<4sIII", data)
-    if magic != b"RpmP" or version != 0 or pages * 4096 > len(data):
+    if magic != b"RpmP" or version != 0 or pages * 4096 > min(len(data), _SLOTS_MOST):
         raise Damaged(f"{path} is no database of rpm")
+    seen: set[int] = set()
     for at in range(32, pages * 4096, 16):
         magic, package, block, _ = struct.unpack_from("<4sIII", data, at)
         if magic != b"Slot" or not package or not block:
             continue
         magic, owner, _, length = struct.unpack_from("<4sIII", data, block * 16)
-        if magic != b"BlbS" or owner != package:
+        if magic != b"BlbS" or owner != package or package in seen or length > _HEADER_MOST:
             raise Damaged(f"{path} has a package whose header is not there")
+        seen.add(package)
         yield data[block * 16 + 16 : block * 16 + 16 + length]
 
 
@@ -105,18 +135,20 @@ def _header(blob: bytes) -> Header:
     start = 8 + 16 * entries
     if entries > 65536 or start + size > len(blob):
         raise Damaged("the header of an rpm package is damaged")
-    data = blob[start : start + size]
     texts: dict[int, list[str]] = {}
     numbers: dict[int, list[int]] = {}
     for number in range(entries):
         tag, kind, offset, count = struct.unpack_from(">IIII", blob, 8 + 16 * number)
         if tag not in _WANTED or offset > size:
             continue
+        if tag in texts or tag in numbers or count > _FILES_MOST:
+            raise Damaged("the header of an rpm package tells things twice, or without end")
+        data = memoryview(blob)[start + offset : start + size]
         if kind in _TEXT_TYPES:
-            pieces = data[offset:].split(b"\0", count)[:count]
+            pieces = bytes(data).split(b"\0", count)[:count]
             texts[tag] = [piece.decode(errors="replace") for piece in pieces]
         elif kind == _INT32 and offset + 4 * count <= size:
-            numbers[tag] = list(struct.unpack_from(f">{count}i", data, offset))
+            numbers[tag] = list(struct.unpack_from(f">{count}i", data))
     return Header(texts, numbers)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from publisher.proof.inspect.budget import Unreadable
+from publisher.proof.inspect.budget import Damaged, Unreadable
 from publisher.proof.inspect.tree import Tree
 
 HISTORIES = (
@@ -21,14 +21,20 @@ LOGINS = (
 )
 
 
+HOMES_MOST = 20_000
+
+
 def homes(tree: Tree) -> list[str]:
-    """The home directories of the accounts, and all in /home."""
+    """The home directories of the accounts, and all in /home. Raises Damaged where
+    there are more than any machine has."""
     found = {"/root"}
     for line in tree.text("/etc/passwd").splitlines():
         fields = line.split(":")
         if len(fields) == 7 and fields[5].startswith("/") and fields[5] != "/":
             found.add(fields[5].rstrip("/"))
     found.update(f"/home/{name}" for name in tree.names("/home"))
+    if len(found) > HOMES_MOST:
+        raise Damaged(f"there are more homes than {HOMES_MOST}")
     return sorted(found)
 
 

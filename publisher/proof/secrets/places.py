@@ -102,10 +102,13 @@ def _mark(
     """Note the offsets (ascending) within a file, which is at the first of the
     places, or in its slack at the second."""
     position = 0
+    sparse: bool | None = None
     for extent in files.extents(node):
         for at in _inside(offsets, extent):
             slack = position + at - extent.offset >= node.size and not node.is_dir
-            found[start + at] = places[1 if slack and not _sparse(files, node) else 0]
+            if slack and sparse is None:
+                sparse = _sparse(files, node)
+            found[start + at] = places[1 if slack and not sparse else 0]
         position += extent.length
 
 

@@ -15,6 +15,10 @@ _INFO = "/var/lib/dpkg/info"
 _CONFFILE = re.compile(r"^ (/\S.*) ([0-9a-f]{32})(?: obsolete)?$")
 
 
+_FILES_MOST = 2_000_000
+"""What is beyond counts as not published."""
+
+
 class Packages:
     """The files that dpkg installed in a file system, with their MD5 sums: those are
     what dpkg keeps, and only say that a file is unchanged since."""
@@ -33,6 +37,8 @@ class Packages:
             for line in self._tree.text(f"{_INFO}/{name}").splitlines():
                 digest, _, path = line.partition("  ")
                 found[_merged("/" + path)] = (package, digest)
+            if len(found) > _FILES_MOST:
+                return found
         package = ""
         for line in self._tree.text("/var/lib/dpkg/status").splitlines():
             if line.startswith("Package: "):
