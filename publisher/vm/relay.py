@@ -1,6 +1,6 @@
-"""Runs as a program between QEMU's guestfwd (standard input and output) and a port
-of loopback, until that is closed. Only the standard library, by path, so that it
-starts in milliseconds.
+"""Runs as a program between QEMU's guestfwd (standard input and output) and a port of
+loopback, or a socket in the file system, until that is closed. Only the standard
+library, by path, so that it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,19 @@ import sys
 _PIECE = 65536
 
 
-def main(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as there:
+def connect(where: str) -> socket.socket:
+    """`where` is the number of a port, or a path."""
+    if where.isdigit():
+        return socket.create_connection(("127.0.0.1", int(where)))
+    connection = socket.socket(socket.AF_UNIX)
+    # a socket's address has at most 107 bytes: it is short from its own directory
+    os.chdir(os.path.dirname(where) or ".")
+    connection.connect(os.path.basename(where))
+    return connection
+
+
+def main(where: str) -> None:
+    with connect(where) as there:
         sources: list[int | socket.socket] = [0, there]
         while True:
             ready, _, _ = select.select(sources, [], [])
@@ -36,4 +47,4 @@ def main(port: int) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(OSError):  # either side may leave without a word
-        main(int(sys.argv[1]))
+        main(sys.argv[1])
