@@ -11,7 +11,7 @@ from pathlib import Path
 
 from publisher.disks import extents, foreign, raw
 from publisher.errors import UsageError
-from publisher.model import Disk
+from publisher.model import Disk, Firmware
 from publisher.task import Task
 
 
@@ -32,6 +32,23 @@ def opened(path: Path, state: Path, task: Task, *, digest: bool = False) -> Iter
         if plain != path or foreign.describe(plain)["format"] != "raw":
             plain = foreign.convert(plain, Path(directory, "disk.raw"), task)
         yield raw.inspect(plain, task.check) if digest else _unread(plain)
+
+
+def firmware_of(disk: Disk, task: Task) -> Firmware:
+    """By what somebody else's disk boots, which its partitions and loaders tell; both
+    where nobody can tell: the boot then shows why it does not, or QEMU alone reads
+    the format."""
+    from publisher.proof.checks.boot import firmware
+    from publisher.proof.inspect.budget import Budget, Unreadable
+    from publisher.proof.inspect.inspection import Inspection
+    from publisher.proof.inspect.storage import RawFile
+
+    if disk.format == "raw":
+        budget = Budget(check=task.check)
+        storage = RawFile(disk.path, budget)
+        with contextlib.closing(storage), contextlib.suppress(Unreadable):
+            return firmware(Inspection(storage, budget)) or "bios+uefi"
+    return "bios+uefi"
 
 
 def _unread(path: Path) -> Disk:

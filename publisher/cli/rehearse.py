@@ -22,8 +22,11 @@ def command(
     ] = "",
     firmware: Annotated[
         str,
-        typer.Option(help="What a disk file boots by: bios, uefi, bios+uefi.", metavar="KIND"),
-    ] = "bios+uefi",
+        typer.Option(
+            help="What a disk file boots by: bios, uefi, bios+uefi; else what it can.",
+            metavar="KIND",
+        ),
+    ] = "",
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the console logs of passed boots, too.")
     ] = False,

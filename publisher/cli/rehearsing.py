@@ -54,7 +54,7 @@ def run(
     json: bool,
     plain: bool,
 ) -> None:
-    if firmware not in get_args(Firmware):
+    if firmware and firmware not in get_args(Firmware):
         hint = suggestion(firmware, get_args(Firmware))
         raise UsageError(f"there is no firmware {firmware!r}", hint=hint)
     given = load_options(pipeline, settings=settings, environ=os.environ)
@@ -71,7 +71,10 @@ def run(
         sink(events.RunStarted(scratch.name, f"{disk} rehearsed", steps))
         task = Task(STEP, Memory(scratch / "memory"), sink=sink, cancellation=cancellation)
         with (
-            _opened(disk, cast("Firmware", firmware), state, scratch, task) as (image, spec),
+            _opened(disk, cast("Firmware | None", firmware or None), state, scratch, task) as (
+                image,
+                spec,
+            ),
             _telling(sink) as (begin, end),
         ):
             done = rehearse(
@@ -122,10 +125,11 @@ def _guests(clouds: str, given: Mapping[str, Mapping[str, object]]) -> list[Gues
 
 @contextlib.contextmanager
 def _opened(
-    text: str, firmware: Firmware, state: Path, scratch: Path, task: Task
+    text: str, firmware: Firmware | None, state: Path, scratch: Path, task: Task
 ) -> Iterator[tuple[Disk, Spec]]:
     """The disk, and what is known of it. QEMU reads other formats than raw as they
     are; only what is packed (compressed, or in an OVA) has to be unpacked."""
+    from publisher.cli.disk_files import firmware_of
     from publisher.fetch.packed import unpack
 
     path = Path(text).expanduser()
@@ -142,6 +146,7 @@ def _opened(
         path = foreign.convert(path, scratch / "disk.raw", task)
         info = foreign.describe(path)
     disk = Disk(path.absolute(), info["virtual-size"], "", (), info["format"])
+    firmware = firmware or firmware_of(disk, task)
     yield disk, Spec(path.name.partition(".")[0], "", firmware=firmware, size=disk.size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,6 +98,17 @@ def test_a_disk_that_passes_is_shown_claim_by_claim(
     assert "booting: kernel" in publish.err
     assert engine.disk == Disk(disk, MIB, "", ())
     assert engine.spec == Spec("web", "", firmware="bios+uefi", size=MIB)
+
+
+def test_a_disk_boots_by_what_it_can(publish: Command, engine: Engine, disk: Path) -> None:
+    active = b"\x80".ljust(4, b"\0") + b"\x83".ljust(4, b"\0") + struct.pack("<II", 1, 1024)
+    with disk.open("r+b") as file:
+        file.write(b"\xfa".ljust(446, b"\0") + active.ljust(64, b"\0") + b"\x55\xaa")
+    assert publish("rehearse", str(disk)).code == 0
+    assert engine.spec is not None
+    assert engine.spec.firmware == "bios"
+    assert publish("rehearse", str(disk), "--firmware", "uefi").code == 0
+    assert engine.spec.firmware == "uefi"
 
 
 def test_a_failure_shows_cause_fix_and_log_and_exits_with_6(

@@ -22,6 +22,7 @@ from publisher.proof.rules import ERROR, NOTE, WARNING, Check, Evidence, Rule
 
 _GRUB_KERNEL_SECTOR = 0x5C
 """Where GRUB's boot.img says at which sector core.img is (grub-core/boot/i386/pc/boot.S)."""
+_SIGNATURE_AT = 510
 _PINNED = ("ds", "ci.ds", "cloud-init", "autoinstall", "inst.ks")
 
 
@@ -31,6 +32,8 @@ def bios_fault(disk: Inspection) -> Evidence | None:
     code = table.boot_code
     if not any(code):
         return Evidence("the first sector holds no boot code")
+    if table.scheme == "none" and disk.disk.read(_SIGNATURE_AT, 2) != b"\x55\xaa":
+        return Evidence("the first sector does not end as a boot sector does: 55 AA")
     if b"GRUB" in code:
         sector = struct.unpack_from("<Q", code, _GRUB_KERNEL_SECTOR)[0]
         at = sector * SECTOR
