@@ -658,9 +658,9 @@ BOOTS: tuple[Boots, ...] = (
     Boots(
         "a server whose configuration is wrong",
         append("/etc/nginx/nginx.conf", "listn 80;\n"),
-        "gcp",
+        "aws",
         "units",
-        'nginx.service failed: nginx: [emerg] unknown directive "listn" in /etc/nginx/nginx.conf',
+        'unknown directive "listn" in /etc/nginx/nginx.conf',
     ),
     Boots(
         "an SSH server whose configuration is wrong",

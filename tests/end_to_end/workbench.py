@@ -20,6 +20,8 @@ from publisher.proof.inspect.storage import RawFile
 from publisher.proof.inspect.tree import Tree
 
 _PIECE = 1 * MIB
+_DAY = 86_400.0
+"""All tests of the module look through the same reader."""
 _WORDS = ("debugfs ", "Allocated inode:")
 """What debugfs says when all went well."""
 
@@ -33,8 +35,9 @@ class Workbench:
         self._scratch = directory / "content"
         subprocess.run(["cp", "--sparse=always", sealed, self.path], check=True)
         self.path.chmod(0o600)
-        self._storage = RawFile(sealed, Budget())
-        inspection = Inspection(self._storage, Budget())
+        budget = Budget(seconds=_DAY)
+        self._storage = RawFile(sealed, budget)
+        inspection = Inspection(self._storage, budget)
         self.tree: Tree = inspection.tree()
         self.table: Mapping[int, Partition] = {p.number: p for p in inspection.table().partitions}
         (kernel,) = inspection.kernels()

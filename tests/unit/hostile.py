@@ -1,7 +1,7 @@
 """What a program does with disks that somebody hostile has made: run as a process of its
 own, which may take only so much memory and processor time.
 
-    python -m tests.unit.hostile DISK…
+python -m tests.unit.hostile DISK…
 """
 
 from __future__ import annotations
@@ -89,21 +89,21 @@ def _disk(path: Path) -> Disk:
         return Disk(path, size, "", extents.merge(extents.of_file(file.fileno(), size)))
 
 
-def bounded(*arguments: str, seconds: int, environ: Mapping[str, str] | None = None) -> str:
-    """The output of this module in a process of its own. Fails where it needs more."""
+def bounded(*arguments: str, seconds: int, module: str = __name__) -> str:
+    """The output of a module in a process of its own, which may have so many seconds of
+    processor time and MEMORY. Fails where it needs more."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
     done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.hostile", *arguments],
+        [sys.executable, "-m", module, *arguments],
         capture_output=True,
         text=True,
         check=False,
         preexec_fn=limit,
         timeout=20 * seconds,
-        env={**os.environ, **(environ or {})},
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr[-4000:]
