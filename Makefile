@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: help demo test check live lint types fresh dist readme requirements clean
+.PHONY: help demo test slow check live lint types fresh dist readme requirements clean
 
 bin := .venv/bin
 inputs := requirements/debian.txt requirements/debian-optional.txt requirements/run.txt pyproject.toml tools/setup
@@ -13,9 +13,12 @@ help:
 demo: .venv/.run ## build a Debian image and publish it to three local clouds
 	@$(bin)/publish run pipelines/demo.toml --sandbox --state .publish
 
-test: .venv/.dev lint types ## everything, the real guests included (minutes)
+test: .venv/.dev lint types ## all but `make slow`, the real guests included (minutes)
 	$(bin)/pytest -n auto tests/unit tests/conformance tests/live
-	$(bin)/pytest --durations=10 tests/end_to_end
+	$(bin)/pytest --durations=20 -m "not slow" tests/end_to_end
+
+slow: .venv/.dev ## whole installations, other Debians, foreign tools' disks (an hour)
+	$(bin)/pytest --durations=20 -m slow tests/end_to_end
 
 check: .venv/.dev lint types ## what needs no guest: under a minute
 	$(bin)/pytest -q -n auto tests/unit

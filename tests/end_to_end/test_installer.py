@@ -29,6 +29,7 @@ from publisher.task import Task
 NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64")
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.qemu,
     pytest.mark.skipif(
         not NETBOOT.is_dir(), reason="debian-installer-12-netboot-amd64 is not installed"

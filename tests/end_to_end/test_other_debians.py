@@ -21,7 +21,7 @@ from publisher.recipe import Recipe
 from publisher.task import Task
 from publisher.vm.boot import BootReport, boot_check
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.slow]
 
 ASK = "uname -m; . /etc/os-release; echo $VERSION_CODENAME; systemctl is-active systemd-resolved"
 
