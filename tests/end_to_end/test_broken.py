@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from publisher.cli.linting import place
 from publisher.flavours import Flavour
 from publisher.model import Disk, Finding, Severity
 from publisher.pipeline import load
-from publisher.proof.guest import Rehearsable
+from publisher.proof.guest import Guest, Rehearsable
 from publisher.proof.lint import lint
+from publisher.proof.rehearse import rehearse
 from publisher.proof.secrets import Known, search
+from publisher.rehearsal import Rehearse
 from publisher.task import detached
-from tests.end_to_end.broken import BROKEN, SECRETS, Broken
+from tests.end_to_end.broken import BOOTS, BROKEN, SECRETS, Boots, Broken
 from tests.end_to_end.command import DEMO
 from tests.end_to_end.workbench import Workbench
 
@@ -48,10 +51,14 @@ def flavour() -> Flavour:
 
 
 def linted(disk: Disk, cloud: str, flavour: Flavour, memory: Path) -> Sequence[Finding]:
+    guest = guest_of(cloud, flavour)
+    return serious(lint(disk, [guest], (), detached(memory), flavour.spec()))
+
+
+def guest_of(cloud: str, flavour: Flavour) -> Guest:
     kind = provider.load(cloud)
     assert issubclass(kind, Rehearsable)
-    guest = kind.guest(flavour.targets[cloud])
-    return serious(lint(disk, [guest], (), detached(memory), flavour.spec()))
+    return kind.guest(flavour.targets[cloud])
 
 
 def serious(findings: Sequence[Finding]) -> Sequence[Finding]:
@@ -93,3 +100,25 @@ def test_the_secret_gate_names_what_is_left_and_nothing_else(
     found = serious(search(bench.disk(), Known(), detached(tmp_path)))
     assert {finding.rule for finding in found} == {broken.rule}
     assert all(broken.words in finding.evidence and finding.fix for finding in found)
+
+
+@pytest.mark.parametrize("broken", BOOTS, ids=lambda broken: broken.name)
+def test_a_boot_shows_what_no_reading_of_the_disk_does(
+    broken: Boots, bench: Workbench, flavour: Flavour, tmp_path: Path
+) -> None:
+    broken.spoil(bench)
+    assert linted(bench.disk(), broken.cloud, flavour, tmp_path) == []
+    settings = Rehearse(second_boot=False, stall=120)
+    (verdict,) = rehearse(
+        bench.disk(),
+        [guest_of(broken.cloud, flavour)],
+        replace(flavour.spec(), firmware="uefi"),  # by BIOS would be another boot
+        settings,
+        detached(tmp_path),
+        scratch=tmp_path / "scratch",
+        logs=tmp_path / "logs",
+    )
+    (failure,) = [claim for claim in verdict.failures if claim.id == broken.claim]
+    assert broken.words in failure.cause
+    assert failure.fix
+    assert {claim.cause for claim in verdict.failures} == {failure.cause}
