@@ -41,6 +41,14 @@ def test_grub_follows_variables_submenus_and_its_default() -> None:
     assert third.line == 18
 
 
+def test_grub_may_have_its_configuration_on_the_efi_system_partition() -> None:
+    files = good()
+    text = files.pop("/boot/grub/grub.cfg")
+    boot = World(files, {**good_esp(), "/EFI/fedora/grub.cfg": text}).boot()
+    (entry,) = boot.default
+    assert (entry.path, entry.kernel) == ("/boot/efi/EFI/fedora/grub.cfg", KERNEL)
+
+
 def test_loader_entries_take_their_options_from_grubs_environment() -> None:
     files = with_grub("blscfg\nset kernelopts=wrong\n")
     files["/boot/grub/grubenv"] = b"# GRUB Environment Block\nkernelopts=root=UUID=1 ro\n####"

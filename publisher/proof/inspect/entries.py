@@ -89,7 +89,10 @@ def read_boot(tree: Tree, esp: Tree | None, esp_path: str = "/boot/efi") -> Boot
     if esp is not None:
         for path in esp.glob("/EFI/*/grub.cfg"):
             files.append(esp_path + path)
-            references += _Grub(path, esp, {}, esp_path).references
+            grub = _Grub(path, esp, {}, esp_path)
+            references += grub.references
+            entries += grub.entries
+            default += grub.default()
         for where, at, shown in (
             (esp, "/loader/entries", esp_path),
             (tree, "/boot/loader/entries", ""),
