@@ -247,6 +247,20 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         "/etc/fstab:1",
     ),
     (
+        "power.button",
+        remove("/usr/bin/dbus-daemon"),
+        WARNING,
+        "no D-Bus is installed",
+        "/usr/lib/systemd/systemd-logind:0",
+    ),
+    (
+        "power.button",
+        remove("/usr/lib/systemd/systemd-logind"),
+        WARNING,
+        "neither systemd-logind nor acpid",
+        ":0",
+    ),
+    (
         "azure.swap",
         write("/etc/fstab", "/swapfile none swap sw 0 0\n"),
         ERROR,

@@ -108,8 +108,10 @@ def good() -> Files:
         f"{MODULES}/modules.builtin": "\n".join(map(module, BUILT_IN)) + "\n",
         f"{MODULES}/modules.dep": "\n".join(depends) + "\n",
         "/usr/bin/cloud-init": "#!/usr/bin/python3\n",
+        "/usr/bin/dbus-daemon": "",
         "/usr/bin/growpart": "#!/bin/sh\n",
         "/usr/lib/python3/dist-packages/cloudinit/version.py": '__VERSION__ = "22.4.2"\n',
+        "/usr/lib/systemd/systemd-logind": "",
         "/usr/sbin/dhclient": "",
         "/usr/sbin/sshd": "",
     }

@@ -253,3 +253,10 @@ def test_a_disk_that_does_not_grow(tmp_path: Path) -> None:
     assert "growpart" in cause("growth", tmp_path, SOUND, known=facts(), error="")
     off = {**SOUND, "/usr/bin/growpart": "", "/etc/cloud/cloud.cfg": "growpart:\n  mode: off\n"}
     assert "/etc/cloud/cloud.cfg, line 2" in cause("growth", tmp_path, off, known=facts(), error="")
+
+
+def test_a_button_that_nobody_hears(tmp_path: Path) -> None:
+    said = cause("shutdown", tmp_path, SOUND, known=facts(), error="")
+    assert "neither dbus nor acpid is installed" in said
+    heard = {**SOUND, "/usr/bin/dbus-daemon": ""}
+    assert cause("shutdown", tmp_path, heard, known=facts(), error="") == ""

@@ -10,6 +10,7 @@ from publisher.proof.checks import (
     fstab,
     initramfs,
     network,
+    power,
     ssh,
     traces,
 )
@@ -22,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     *fstab.RULES,
     *cloud_init.RULES,
     *network.RULES,
+    *power.RULES,
     *ssh.RULES,
     *traces.RULES,
 )

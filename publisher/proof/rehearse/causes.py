@@ -59,6 +59,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "ready": (clues_cloud.agent_stalls,),
     "console": (clues_boot.no_console,),
     "units": (clues_boot.unit_fails,),
+    "shutdown": (clues_boot.deaf_to_the_button,),
     "identity": (clues_cloud.frozen, *_LOGIN),
 }
 """For each line of a verdict, the most telling first."""

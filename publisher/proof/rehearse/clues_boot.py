@@ -105,6 +105,17 @@ def unit_fails(at: Evidence) -> Cause | None:
     )
 
 
+def deaf_to_the_button(at: Evidence) -> Cause | None:
+    names = ("sbin/acpid", "bin/dbus-daemon", "bin/dbus-broker")
+    if any(at.files.exists(f"{root}{name}") for name in names for root in ("/", "/usr/")):
+        return None
+    return Cause(
+        "nothing hears the power button: systemd-logind does not start without D-Bus, and "
+        "neither dbus nor acpid is installed",
+        "install dbus, or acpid",
+    )
+
+
 LIBRARY = said(
     r"error while loading shared libraries: (.+)$",
     "init can't run: {0}",
