@@ -39,12 +39,17 @@ PACKAGES = 2000
 """What an inventory lists at most here."""
 
 
-def prove(path: Path, task: Task, seconds: float = 60.0) -> Mapping[str, Any]:
+PROOFS = ("lint", "secrets", "inventory")
+
+
+def prove(
+    path: Path, task: Task, seconds: float = 60.0, proofs: Sequence[str] = PROOFS
+) -> Mapping[str, Any]:
     """What each proof says of a disk, and the seconds that it took."""
     told: dict[str, Any] = {}
-    for name, proof in _PROOFS.items():
+    for name in proofs:
         started = time.monotonic()
-        told[name] = proof(path, task, seconds)
+        told[name] = _PROOFS[name](path, task, seconds)
         told[f"{name}_seconds"] = round(time.monotonic() - started, 2)
     return told
 

@@ -149,7 +149,9 @@ def _main(arguments: Sequence[str]) -> None:
             fuzzer.spoil()
             started = time.monotonic()
             try:
-                json.dumps(hostile.prove(disk, task, seconds=20))
+                # the secret gate takes as long as the other two together, and reads less
+                proofs = hostile.PROOFS if count % 4 == 0 else ("lint", "inventory")
+                json.dumps(hostile.prove(disk, task, seconds=20, proofs=proofs))
             except PublishError:
                 pass
             except BaseException:
