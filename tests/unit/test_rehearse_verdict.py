@@ -99,7 +99,11 @@ def test_the_console_tells_which_datasource_was_chosen_without_a_login(tmp_path:
     said = BOOTED + "Cloud-init v. 22.4.2 finished at now. Datasource DataSourceNone.  Up 9 s\n"
     made = lines(claims(seen(tmp_path, console=said, error="no ssh", reports=[KEY]), SIZE))
     assert made["datasource"].status is Status.FAILED
-    assert "chose None" in made["datasource"].evidence
+    assert "chose None," in made["datasource"].evidence
+    right = said.replace("DataSourceNone.", f"DataSource{LOOK.datasource}Local.")
+    made = lines(claims(seen(tmp_path, console=right, error="no ssh", reports=[KEY]), SIZE))
+    assert made["datasource"].status is Status.PROVED
+    assert made["login"].status is Status.FAILED
 
 
 def test_an_image_without_cloud_init_proves_what_it_can(tmp_path: Path) -> None:

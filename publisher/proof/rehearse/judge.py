@@ -91,7 +91,7 @@ def datasource(seen: Seen) -> Answer:
         return Status.UNPROVABLE, f"{_NO_AGENT}; {agents} applied the metadata"
     found = facts.datasource if facts else ""
     if not found and (said := _FINISHED.search(seen.printed)):
-        found = said[1].removeprefix("DataSource").removesuffix("Local")
+        found = said[1].rstrip(".").removeprefix("DataSource").removesuffix("Local")
     if found:
         text = f"cloud-init chose {found}"
         return _proved(text) if found == wanted else _failed(f"{text}, not {wanted}")
