@@ -18,7 +18,7 @@ from publisher.model import Disk, Finding, Severity
 from publisher.pipeline import load
 from publisher.proof.guest import Guest, Rehearsable
 from publisher.proof.lint import lint
-from publisher.proof.rehearse import rehearse
+from publisher.proof.rehearse import boot, rehearse
 from publisher.proof.secrets import Known, search
 from publisher.rehearsal import Rehearse
 from publisher.task import detached
@@ -104,8 +104,13 @@ def test_the_secret_gate_names_what_is_left_and_nothing_else(
 
 @pytest.mark.parametrize("broken", BOOTS, ids=lambda broken: broken.name)
 def test_a_boot_shows_what_no_reading_of_the_disk_does(
-    broken: Boots, bench: Workbench, flavour: Flavour, tmp_path: Path
+    broken: Boots,
+    bench: Workbench,
+    flavour: Flavour,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(boot, "GRACE", 15.0)  # nobody waits for an ssh server that never comes
     broken.spoil(bench)
     assert linted(bench.disk(), broken.cloud, flavour, tmp_path) == []
     settings = Rehearse(second_boot=False, stall=120)
