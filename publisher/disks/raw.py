@@ -13,10 +13,13 @@ from types import TracebackType
 from typing import Self
 
 from publisher.disks import extents as ext
-from publisher.errors import HostError
+from publisher.errors import HostError, PublishError
 from publisher.memory import boot_id
-from publisher.model import MIB, Disk, Extent
+from publisher.model import GIB, MIB, Disk, Extent
 from publisher.task import Task
+
+LARGEST = 16 * 1024 * GIB
+"""The digest of a larger disk, holes and all, takes many hours."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -98,13 +101,19 @@ def inspect(
     progress: Callable[[int], None] | None = None,
 ) -> Disk:
     """The Disk in a raw file: its digest and its extents, those 64 KiB-aligned
-    and without runs of zeros. One pass over the data; holes are hashed, not read."""
+    and without runs of zeros. One pass over the data; holes are hashed, not read.
+    Raises PublishError for a disk larger than LARGEST."""
     unit = 64 * 1024
     chunk = 4 * MIB
     digest = hashlib.sha256()
     found: list[Extent] = []
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
+        if size > LARGEST:
+            raise PublishError(
+                f"{path} is a disk of {size // (1024 * GIB)} TiB, whose digest takes many hours",
+                hint="shrink it: what is behind the last partition can be cut off",
+            )
         position = 0
         for extent in ext.align(ext.of_file(file.fileno(), size), unit, size):
             for piece in zeros(extent.offset - position, chunk):

@@ -18,6 +18,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from publisher.disks import raw
+from publisher.errors import PublishError
 from publisher.model import GIB, MIB, SECTOR
 from tests.unit import hostile
 from tests.unit import lint_world as world
@@ -262,6 +264,15 @@ def test_a_disk_of_64_tib_is_read_where_it_has_something(told: Mapping[str, Told
     answer = told["huge_disk"]
     assert "not at the end" in said(answer, "lint", "disk.partition-table")
     assert f"byte {64 * TIB - MIB}" in said(answer, "secrets", "secrets.private-key")
+
+
+def test_a_disk_whose_digest_takes_hours_is_refused_at_once(tmp_path: Path) -> None:
+    disk = huge_disk(tmp_path)
+    try:
+        with pytest.raises(PublishError, match="64 TiB, whose digest takes many hours"):
+            raw.inspect(disk)
+    finally:
+        disk.unlink()
 
 
 def test_packages_without_end_are_a_gap(told: Mapping[str, Told]) -> None:
