@@ -673,7 +673,7 @@ BOOTS: tuple[Boots, ...] = (
         "a waagent that stalls",
         stalled_waagent,
         "azure",
-        "login",
+        "network",
         "walinuxagent.service is to set the machine up, and asked the cloud for nothing",
     ),
 )
