@@ -14,13 +14,26 @@ from publisher import provider
 from publisher.model import Finding, Spec
 from tests.unit import lint_world as world
 from tests.unit.lint_broken import ERROR, NOTE, absent, not_early
-from tests.unit.lint_world import VERSION, World, good, good_esp, loader
+from tests.unit.lint_world import VERSION, Files, Link, World, good, good_esp, loader
 
 
 def claims(name: str, options: Any, spec: Spec, disk: World) -> list[Finding]:
     kind: Any = provider.load(name)
     told = [f for rule in kind.guest(options).rules(spec) for f in world.found(rule, disk)]
     return [finding for finding in told if finding.key]
+
+
+def with_kernel(version: str) -> Files:
+    """The good installation with a kernel of another version."""
+    files: Files = {
+        path.replace(VERSION, version): content
+        if isinstance(content, Link)
+        else content.replace(VERSION.encode(), version.encode())
+        for path, content in good().items()
+    }
+    early = [f"usr/lib/modules/{version}/{world.module(name)}" for name in world.EARLY]
+    files[f"/boot/initrd.img-{version}"] = world.cpio(early)
+    return files
 
 
 SPEC = Spec("web", "1")
@@ -43,7 +56,6 @@ def test_what_the_guest_really_has_may_be_claimed() -> None:
         ("IDPF", "no driver idpf"),
         ("TDX_CAPABLE", "without CONFIG_INTEL_TDX_GUEST"),
         ("SEV_SNP_CAPABLE", "without CONFIG_SEV_GUEST"),
-        ("SEV_LIVE_MIGRATABLE_V2", "older than 6.6"),
         ("WINDOWS", "is Linux"),
     ],
 )
@@ -53,6 +65,36 @@ def test_a_claimed_feature_that_the_guest_lacks_is_an_error(feature: str, lack: 
     (error,) = [finding for finding in told if finding.severity is ERROR]
     assert lack in error.evidence
     assert error.key == "targets.gcp.guest_os_features"
+
+
+@pytest.mark.parametrize(
+    ("version", "lack"),
+    [
+        ("5.10.0-9-cloud", "older than 6.6"),
+        ("6.1.0-9-cloud", ""),
+        ("6.5.0-9-cloud", "older than 6.6"),
+        ("6.12.0-9-cloud", ""),
+        ("5.14.0-570.12.1.el9_6.x86_64", ""),
+    ],
+)
+def test_live_migration_of_encrypted_memory_needs_a_kernel_with_support(
+    version: str, lack: str
+) -> None:
+    features = ("UEFI_COMPATIBLE", "GVNIC", "SEV_LIVE_MIGRATABLE_V2")
+    options = GCP.model_copy(update={"guest_os_features": features})
+    told = claims("gcp", options, SPEC, World(with_kernel(version)))
+    errors = [finding.evidence for finding in told if finding.severity is ERROR]
+    assert len(errors) == bool(lack)
+    assert all(lack in evidence for evidence in errors)
+
+
+def test_confidential_machines_need_the_driver_of_their_network_card() -> None:
+    files = good()
+    absent("gve")(files)
+    options = GCP.model_copy(update={"guest_os_features": ("UEFI_COMPATIBLE", "SEV_CAPABLE")})
+    (error,) = claims("gcp", options, SPEC, World(files))
+    assert "SEV_CAPABLE is claimed, but" in error.evidence
+    assert "no driver gve" in error.evidence
 
 
 def test_a_feature_that_could_be_claimed_is_a_note() -> None:
