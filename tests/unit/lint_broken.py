@@ -138,7 +138,7 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
     (
         "azure.console",
         replace(GRUB, "console=ttyS0,115200 ", ""),
-        ERROR,
+        WARNING,
         "with console=tty0, not",
         f"{GRUB}:3",
     ),

@@ -80,7 +80,7 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "The kernel writes to the serial console",
             "The instance's system log and the EC2 serial console show ttyS0; without it a "
             "machine that does not boot says nothing.",
-            f"{_EC2}/configure-access-to-serial-console.html",
+            f"{_EC2}/grub.html",
             "add console=ttyS0,115200n8 to GRUB_CMDLINE_LINUX and run update-grub in the image",
             boot.console(("ttyS0",)),
         ),
@@ -103,8 +103,8 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "aws.agent",
             ERROR,
             "cloud-init sets an instance up",
-            "Nothing else takes the SSH key and the user-data from EC2's metadata.",
-            f"{_EC2}/user-data.html",
+            "Something must take the SSH key and the user-data from EC2's metadata.",
+            f"{_EC2}/building-shared-amis.html#public-amis-install-credentials",
             "install cloud-init and enable its units",
             agents.provisioned(),
         ),
@@ -123,7 +123,7 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "cloud-init can ask for an address before the network is up",
             "The datasource Ec2 reads the metadata with an address of its own and configures the "
             "network from it; without a client it falls back to a later stage.",
-            "https://docs.cloud-init.io/en/latest/reference/datasources/ec2.html",
+            "https://github.com/canonical/cloud-init/blob/main/cloudinit/sources/DataSourceEc2.py",
             "install isc-dhcp-client, or dhcpcd-base for cloud-init 24.1 and newer",
             cloud_init.early_dhcp,
         ),
@@ -149,9 +149,8 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "aws.foreign-agent",
             WARNING,
             "No other cloud's agent is installed",
-            "An agent that waits for another cloud's metadata delays the boot, and may change "
-            "users and the network.",
-            f"{_EC2}/building-shared-amis.html",
+            "An agent looks for its own cloud's metadata, and changes users and the network.",
+            "https://github.com/Azure/WALinuxAgent",
             "remove the package",
             agents.both(
                 agents.foreign("azure", "the Azure Linux agent", ("/usr/sbin/waagent",)),

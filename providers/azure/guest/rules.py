@@ -98,8 +98,8 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "azure.disk-driver",
             ERROR,
             "Hyper-V's disk drivers are in the kernel or the initramfs",
-            "The OS disk hangs on Hyper-V's SCSI controller: without the drivers the kernel does "
-            "not find it.",
+            "The OS disk hangs on a controller of Hyper-V (IDE in generation V1, SCSI in V2), both "
+            "driven by hv_storvsc: without it the kernel does not find the disk.",
             _GENERIC,
             "add hv_vmbus and hv_storvsc to /etc/initramfs-tools/modules (dracut: add_drivers) "
             "and rebuild the initramfs",
@@ -118,8 +118,9 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "azure.nvme-driver",
             ERROR,
             "NVMe disks can hold the root file system",
-            "Ebsv5, v6 and newer sizes attach the OS disk by NVMe, behind Hyper-V's virtual PCI "
-            "bus; an image that claims NVMe and lacks the drivers does not boot there.",
+            "Newer sizes attach the OS disk by NVMe, some of them in no other way, behind "
+            "Hyper-V's virtual PCI bus; an image that claims NVMe and lacks the drivers does not "
+            "boot there.",
             f"{_LEARN}/nvme-linux",
             "add nvme and pci-hyperv to the initramfs, or set targets.azure.nvme to false",
             nvme,
@@ -131,7 +132,7 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "An image that claims accelerated networking gets a virtual function of a ConnectX "
             "or MANA adapter, which needs its own driver beside hv_netvsc.",
             "https://learn.microsoft.com/azure/virtual-network/accelerated-networking-overview",
-            "install a kernel with mlx5_core and mana, or set "
+            "install a kernel with mlx5_core and mana (Linux 5.15 or newer), or set "
             "targets.azure.accelerated_networking to false",
             accelerated,
         ),
@@ -139,8 +140,9 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "azure.file-systems",
             ERROR,
             "The kernel can mount UDF and FAT",
-            "Azure hands the provisioning data over on a CD with a UDF file system; the resource "
-            "disk and the EFI system partition are FAT.",
+            "Azure hands the provisioning data over on a CD with a UDF file system; only "
+            "cloud-init 21.2 and newer does without, for machines that have an SSH key and no "
+            "custom data. The EFI system partition is FAT.",
             _GENERIC,
             "install a kernel with udf and vfat (no blacklist of file systems)",
             initramfs.present("udf", "vfat"),
@@ -167,10 +169,10 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
         ),
         Rule(
             "azure.console",
-            ERROR,
+            WARNING,
             "The kernel writes to the serial console",
-            "Certification fails without it, and boot diagnostics and the serial console show "
-            "nothing.",
+            "Without it boot diagnostics and the serial console show nothing; certification asks "
+            "for console=ttyS0.",
             _GENERIC,
             "add console=ttyS0,115200 to GRUB_CMDLINE_LINUX and run update-grub in the image",
             boot.console(("ttyS0", "ttyAMA0")),
@@ -179,8 +181,8 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "azure.rootdelay",
             WARNING,
             "The kernel waits for a slow root disk",
-            "Azure's storage may answer late at boot; the guide asks for rootdelay=300. An "
-            "initramfs waits by itself, and Debian's sleeps for all of the delay.",
+            "The guide asks for rootdelay=300, and certification warns where it is missing. An "
+            "initramfs waits for the root disk by itself.",
             _GENERIC,
             "add rootdelay=300 to the kernel's arguments where there is no initramfs that waits",
             rootdelay,
@@ -189,7 +191,8 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "azure.quiet",
             WARNING,
             "The kernel is not told to be quiet",
-            "rhgb, quiet and crashkernel=auto keep from the serial console what support needs.",
+            "rhgb and quiet keep from the serial console what support needs; crashkernel=auto "
+            "takes at least 128 MB of memory.",
             _GENERIC,
             "remove rhgb and quiet from GRUB_CMDLINE_LINUX_DEFAULT and run update-grub in the "
             "image",
@@ -199,8 +202,8 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "azure.swap",
             ERROR,
             "There is no swap space on the OS disk",
-            "Certification fails with it: the OS disk is remote and billed by use; swap belongs "
-            "on the resource disk, where the agent or cloud-init makes it.",
+            "Certification looks for swap partitions on the OS disk; swap belongs on the resource "
+            "disk, where the agent or cloud-init makes it.",
             _CERTIFICATION,
             "remove the swap partition and its line in /etc/fstab",
             swap_partition,
@@ -209,8 +212,8 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "azure.agent",
             ERROR,
             "waagent 2.2.41 or newer, or cloud-init sets an instance up",
-            "A machine that does not report ready is stopped by Azure after some twenty minutes "
-            "as failed.",
+            "Azure reboots a machine that does not report ready, and its creation fails after a "
+            "time. Certification asks for waagent 2.2.41.",
             f"{_LEARN}/linux/no-agent",
             "install walinuxagent, or cloud-init with its units enabled",
             agent,
@@ -231,7 +234,7 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "cloud-init can ask for an address before the network is up",
             "The datasource Azure gets its data and reports ready with an address of its own; "
             "without a client provisioning fails.",
-            "https://docs.cloud-init.io/en/latest/reference/datasources/azure.html",
+            "https://github.com/canonical/cloud-init/blob/main/cloudinit/sources/DataSourceAzure.py",
             "install isc-dhcp-client, or dhcpcd-base for cloud-init 24.1 and newer",
             cloud_init.early_dhcp,
         ),
@@ -239,8 +242,8 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "azure.ssh-keepalive",
             WARNING,
             "SSH keeps idle sessions alive",
-            "Certification asks for ClientAliveInterval between 30 and 235: the load balancer "
-            "drops idle connections after four minutes.",
+            "Certification asks for a ClientAliveInterval of 180, and takes 30 to 235: load "
+            "balancers drop connections that are idle for four minutes.",
             _CERTIFICATION,
             "set ClientAliveInterval 180 in /etc/ssh/sshd_config",
             ssh.setting(
@@ -254,9 +257,8 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "azure.foreign-agent",
             WARNING,
             "No other cloud's agent is installed",
-            "An agent that waits for another cloud's metadata delays the boot, and may change "
-            "users and the network.",
-            _GENERIC,
+            "An agent looks for its own cloud's metadata, and changes users and the network.",
+            "https://github.com/GoogleCloudPlatform/guest-agent",
             "remove the package",
             agents.foreign(
                 "gcp",

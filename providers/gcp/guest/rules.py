@@ -12,7 +12,8 @@ from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rules import ERROR, NOTE, WARNING, Evidence, Rule
 
 _COMPUTE = "https://cloud.google.com/compute/docs"
-_CUSTOM = f"{_COMPUTE}/import/import-existing-image"
+_DEVICES = f"{_COMPUTE}/images/building-custom-os"
+_FEATURES = f"{_COMPUTE}/images/create-custom#guest-os-features"
 _KEY = "targets.gcp.guest_os_features"
 _WORTH = ("GVNIC", "IDPF", "SEV_CAPABLE", "SEV_SNP_CAPABLE", "TDX_CAPABLE", "UEFI_COMPATIBLE")
 """Features without which machine types or services can't be had."""
@@ -45,7 +46,7 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "The virtio-scsi driver is in the kernel or the initramfs",
             "The boot disk is a virtio-scsi disk on most machine types: without the driver the "
             "kernel does not find it.",
-            _CUSTOM,
+            _DEVICES,
             "add virtio_scsi and virtio_pci to /etc/initramfs-tools/modules (dracut: "
             "add_drivers) and rebuild the initramfs",
             initramfs.early("virtio_pci", "virtio_scsi"),
@@ -54,9 +55,9 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "gcp.nvme-driver",
             WARNING,
             "The NVMe driver is in the kernel or the initramfs",
-            "Machine types of the third and later generations (C3, N4 and others) and "
+            "Machine types of the third and later generations (C3, N4 and others), T2A, G2 and "
             "Confidential VMs have NVMe disks only.",
-            f"{_COMPUTE}/disks/persistent-disks",
+            _DEVICES,
             "add nvme to /etc/initramfs-tools/modules (dracut: add_drivers) and rebuild "
             "the initramfs",
             initramfs.early("nvme"),
@@ -66,7 +67,7 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             ERROR,
             "The virtio-net driver is there",
             "It is the network card of most machine types.",
-            _CUSTOM,
+            _DEVICES,
             "install a kernel with the driver virtio_net",
             initramfs.present("virtio_net"),
         ),
@@ -74,9 +75,10 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "gcp.gvnic-driver",
             WARNING,
             "The gVNIC driver is there",
-            "Machine types of the third and later generations have no other network card.",
+            "Machine types of the third and later generations, those with Arm processors and "
+            "Confidential VMs have no other network card.",
             f"{_COMPUTE}/networking/using-gvnic",
-            "install a kernel with the driver gve (Linux 5.4 or newer)",
+            "install a kernel with the driver gve",
             initramfs.present("gve"),
         ),
         Rule(
@@ -85,7 +87,7 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "The guest supports the guest OS features that the pipeline claims",
             "Compute Engine gives a machine the hardware that the features ask for; a guest "
             "without the support for it does not boot or has no network.",
-            f"{_COMPUTE}/images/create-custom#guest-os-features",
+            _FEATURES,
             "leave the feature out of targets.gcp.guest_os_features, or install what it needs",
             claims,
         ),
@@ -94,7 +96,7 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             NOTE,
             "The pipeline claims the guest OS features that the guest supports",
             "Machine types and services that need the feature can't be had with the image.",
-            f"{_COMPUTE}/images/create-custom#guest-os-features",
+            _FEATURES,
             "add the feature to targets.gcp.guest_os_features",
             unclaimed,
         ),
@@ -102,8 +104,8 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "gcp.partition-table",
             ERROR,
             "The disk has a partition table",
-            "Compute Engine boots a disk by its MBR, or by a GPT.",
-            _CUSTOM,
+            "Compute Engine boots only a disk with an MBR partition table or a GPT.",
+            f"{_COMPUTE}/images/image-management-best-practices",
             "put the file system into a partition of a disk with a GPT",
             table,
         ),
@@ -113,7 +115,7 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "The kernel writes to the serial console",
             "The serial port output and the interactive console show ttyS0; without it a machine "
             "that does not boot says nothing.",
-            f"{_COMPUTE}/troubleshooting/troubleshooting-using-serial-console",
+            f"{_COMPUTE}/import/import-existing-image",
             "add console=ttyS0,38400n8d to GRUB_CMDLINE_LINUX and run update-grub in the image",
             boot.console(("ttyS0", "ttyAMA0")),
         ),
@@ -143,7 +145,7 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "cloud-init can ask for an address before the network is up",
             "The datasource GCE reads the metadata with an address of its own; without a client "
             "it falls back to a later stage.",
-            "https://docs.cloud-init.io/en/latest/reference/datasources/gce.html",
+            "https://github.com/canonical/cloud-init/blob/main/cloudinit/sources/DataSourceGCE.py",
             "install isc-dhcp-client, or dhcpcd-base for cloud-init 24.1 and newer",
             cloud_init.early_dhcp,
         ),
@@ -160,9 +162,8 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "gcp.foreign-agent",
             WARNING,
             "No other cloud's agent is installed",
-            "An agent that waits for another cloud's metadata delays the boot, and may change "
-            "users and the network.",
-            _CUSTOM,
+            "An agent looks for its own cloud's metadata, and changes users and the network.",
+            "https://github.com/Azure/WALinuxAgent",
             "remove the package",
             agents.foreign("azure", "the Azure Linux agent", ("/usr/sbin/waagent",)),
         ),

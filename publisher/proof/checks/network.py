@@ -83,14 +83,14 @@ def _leases(disk: Inspection) -> Iterator[Evidence]:
                 yield Evidence("a lease of the machine that the image was built on", path)
 
 
-_SYSPREP = "https://libguestfs.org/virt-sysprep.1.html"
+_SYSPREP = "https://libguestfs.org/virt-sysprep.1.html#operations"
 RULES = (
     Rule(
         "network.dhcp-client",
         ERROR,
         "Something in the image can ask for an address by DHCP",
         "All clouds give addresses by DHCP; without a client there is no network.",
-        "https://docs.cloud-init.io/en/latest/reference/network-config.html",
+        "https://docs.cloud-init.io/en/latest/reference/network-config.html#fallback-network-configuration",
         "install systemd-networkd, NetworkManager, dhcpcd or isc-dhcp-client",
         _client,
     ),
@@ -99,7 +99,7 @@ RULES = (
         ERROR,
         "No network configuration is for one card only",
         "Every machine has another hardware address: the card would stay without configuration.",
-        f"{_SYSPREP}#net-hwaddr",
+        _SYSPREP,
         "remove the file, or match by name (en*) instead of by address",
         _macs,
     ),
@@ -109,7 +109,7 @@ RULES = (
         "No udev rule ties a name to a network card",
         "The first card of another machine gets the name eth1, for which there is no "
         "configuration.",
-        f"{_SYSPREP}#udev-persistent-net",
+        _SYSPREP,
         "remove the file",
         _persistent,
     ),
@@ -118,7 +118,7 @@ RULES = (
         WARNING,
         "No DHCP lease is left",
         "A client asks for the address that it had elsewhere, which delays the first boot.",
-        f"{_SYSPREP}#dhcp-client-state",
+        _SYSPREP,
         "remove the file",
         _leases,
     ),

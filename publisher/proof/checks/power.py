@@ -27,7 +27,7 @@ RULES = (
         "power.button",
         WARNING,
         "Something in the image hears the power button",
-        "A cloud stops a machine by pressing its ACPI power button, and some minutes later cuts "
+        "A cloud stops a machine by pressing its ACPI power button, and a short time later cuts "
         "the power: what is not on the disk by then is lost.",
         "https://www.freedesktop.org/software/systemd/man/latest/logind.conf.html#HandlePowerKey=",
         "install dbus, with which systemd-logind starts, or acpid",

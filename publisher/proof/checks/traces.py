@@ -85,7 +85,7 @@ def _histories(disk: Inspection) -> Iterator[Evidence]:
                 yield Evidence("what somebody typed is left", f"{home}/{name}")
 
 
-_SYSPREP = "https://libguestfs.org/virt-sysprep.1.html"
+_SYSPREP = "https://libguestfs.org/virt-sysprep.1.html#operations"
 RULES = (
     Rule(
         "identity.machine-id",
@@ -101,7 +101,7 @@ RULES = (
         ERROR,
         "The image has no SSH host keys",
         "Who has the image can pass for every machine made of it.",
-        f"{_SYSPREP}#ssh-hostkeys",
+        _SYSPREP,
         "remove /etc/ssh/ssh_host_*; cloud-init makes new ones at the first boot",
         _host_keys,
     ),
@@ -119,7 +119,7 @@ RULES = (
         ERROR,
         "No SSH key may log in",
         "Who holds the key of the build can enter every machine made of the image.",
-        f"{_SYSPREP}#ssh-userdir",
+        _SYSPREP,
         "remove the file; clouds put their users' keys in",
         _authorized_keys,
     ),
@@ -128,7 +128,7 @@ RULES = (
         ERROR,
         "No private key lies in a home directory",
         "Everybody who may start the image can read it.",
-        f"{_SYSPREP}#ssh-userdir",
+        _SYSPREP,
         "remove the file, and replace the key everywhere: it is known now",
         _private_keys,
     ),
@@ -137,7 +137,7 @@ RULES = (
         ERROR,
         "No account has a password",
         "Whoever reads the hash from the image, or knows the password, can enter every machine.",
-        f"{_SYSPREP}#user-account",
+        _SYSPREP,
         "lock it: passwd --lock USER, or write * as the second field of its line",
         _passwords,
     ),
@@ -146,7 +146,7 @@ RULES = (
         WARNING,
         "No shell history is left",
         "Histories hold what was typed, passwords among it.",
-        f"{_SYSPREP}#bash-history",
+        _SYSPREP,
         "remove the file",
         _histories,
     ),
