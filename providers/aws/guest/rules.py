@@ -14,7 +14,6 @@ _EC2 = "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide"
 _MARKETPLACE = (
     "https://docs.aws.amazon.com/marketplace/latest/userguide/product-and-ami-policies.html"
 )
-_NO_PASSWORD = ("no", "prohibit-password", "without-password", "forced-commands-only")
 
 
 def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
@@ -143,7 +142,9 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "AWS Marketplace refuses AMIs that let root log in by password.",
             _MARKETPLACE,
             "set PermitRootLogin no in /etc/ssh/sshd_config",
-            ssh.setting("PermitRootLogin", "prohibit-password", _NO_PASSWORD.__contains__, "no"),
+            ssh.setting(
+                "PermitRootLogin", "prohibit-password", ssh.NO_ROOT_PASSWORD.__contains__, "no"
+            ),
         ),
         Rule(
             "aws.foreign-agent",

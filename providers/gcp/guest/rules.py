@@ -152,11 +152,13 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
         Rule(
             "gcp.ssh-root",
             WARNING,
-            "root can't log in over SSH",
+            "root can't log in by password",
             "Google's own images refuse it: people log in as themselves and use sudo.",
             f"{_COMPUTE}/connect/root-ssh",
             "set PermitRootLogin no in /etc/ssh/sshd_config",
-            ssh.setting("PermitRootLogin", "prohibit-password", lambda v: v == "no", "no"),
+            ssh.setting(
+                "PermitRootLogin", "prohibit-password", ssh.NO_ROOT_PASSWORD.__contains__, "no"
+            ),
         ),
         Rule(
             "gcp.foreign-agent",

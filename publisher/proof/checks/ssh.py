@@ -11,6 +11,8 @@ from publisher.proof.inspect.tree import Tree
 from publisher.proof.rules import WARNING, Check, Evidence, Rule
 
 PATH = "/etc/ssh/sshd_config"
+NO_ROOT_PASSWORD = ("no", "prohibit-password", "without-password", "forced-commands-only")
+"""Values of PermitRootLogin by which root can't log in by password."""
 _INCLUDES_MOST = 200
 _UNITS = ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 
