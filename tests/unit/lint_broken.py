@@ -481,6 +481,13 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
     ),
     (
         "gcp.ssh-root",
+        write("/etc/ssh/sshd_config.d/00.conf", "permitrootlogin yes\n"),
+        WARNING,
+        "PermitRootLogin yes",
+        "/etc/ssh/sshd_config.d/00.conf:1",
+    ),
+    (
+        "azure.ssh-keepalive",
         write("/etc/ssh/sshd_config.d/10-image.conf", ""),
         WARNING,
         "is not set",
