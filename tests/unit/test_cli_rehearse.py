@@ -104,11 +104,12 @@ def test_a_disk_boots_by_what_it_can(publish: Command, engine: Engine, disk: Pat
     active = b"\x80".ljust(4, b"\0") + b"\x83".ljust(4, b"\0") + struct.pack("<II", 1, 1024)
     with disk.open("r+b") as file:
         file.write(b"\xfa".ljust(446, b"\0") + active.ljust(64, b"\0") + b"\x55\xaa")
-    assert publish("rehearse", str(disk)).code == 0
-    assert engine.spec is not None
-    assert engine.spec.firmware == "bios"
-    assert publish("rehearse", str(disk), "--firmware", "uefi").code == 0
-    assert engine.spec.firmware == "uefi"
+    seen = []
+    for words in ((), ("--firmware", "uefi")):
+        assert publish("rehearse", str(disk), *words).code == 0
+        assert engine.spec is not None
+        seen.append(engine.spec.firmware)
+    assert seen == ["bios", "uefi"]
 
 
 def test_a_failure_shows_cause_fix_and_log_and_exits_with_6(
