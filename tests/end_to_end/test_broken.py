@@ -102,6 +102,7 @@ def test_the_secret_gate_names_what_is_left_and_nothing_else(
     assert all(broken.words in finding.evidence and finding.fix for finding in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", BOOTS, ids=lambda broken: broken.name)
 def test_a_boot_shows_what_no_reading_of_the_disk_does(
     broken: Boots,

@@ -67,6 +67,7 @@ PROGRAMS = ("vmdb2", "zerofree", "parted", "losetup", "partx")
 LACKING = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.qemu,
     pytest.mark.skipif(bool(LACKING), reason=f"not installed: {', '.join(LACKING)}"),
     pytest.mark.skipif(os.geteuid() != 0, reason="vmdb2 must be root"),
