@@ -46,6 +46,7 @@ source.debian.suite = "bookworm"
 [lint]
 ignore = [
     { rule = "claims.firmware", reason = "the disk of the test is none" },
+    { rule = "boot.firmware", reason = "the same" },
     { rule = "disk.root", reason = "the same" },
     { rule = "lint.unreadable", reason = "the same" },
 ]
