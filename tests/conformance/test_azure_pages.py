@@ -17,8 +17,8 @@ from publisher.disks import vhd
 from publisher.errors import Cancelled, ProviderError, PublishError
 from publisher.model import MIB, Extent
 from publisher.task import Cancellation
+from tests.conformance.test_azure_sandbox import DISK, SIZE
 from tests.unit.azure_world import AzureWorld, azure_world
-from tests.unit.test_azure_sandbox import DISK, SIZE
 
 
 @pytest.fixture(scope="module")
