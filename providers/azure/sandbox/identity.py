@@ -57,7 +57,7 @@ class Identity:
             text = base64.urlsafe_b64decode(token.partition(".")[0] + "==").decode()
         except ValueError:
             text = ""
-        if not hmac.compare_digest(token, self._sign(text)):
+        if not hmac.compare_digest(token.encode(), self._sign(text).encode()):
             raise Refused(401, "InvalidAuthenticationToken", "The access token is invalid.")
         if int(text.partition(" ")[0]) < time.time():
             raise Refused(401, "ExpiredAuthenticationToken", "The access token expiry is past.")

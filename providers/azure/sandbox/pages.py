@@ -73,7 +73,7 @@ class Pages:
             or grant["blob"] != name
             or query.get("sv") != _SV
             or query.get("sr") != "b"
-            or not hmac.compare_digest(query.get("sig", ""), signature)
+            or not hmac.compare_digest(query.get("sig", "").encode(), signature.encode())
             or grant["expires"] < time.time()
         ):
             raise _Refused(
