@@ -166,10 +166,16 @@ def publish(command: str) -> list[str]:
 def measure(builder: Ours | Packer, number: int) -> dict[str, float]:
     """Seconds of each case. A builder begins with nothing of its own kept."""
     builder.forget()
-    found = {"cold": expect(builder.build(LAST.format(f"first {number}")), ok=True)}
-    found["last step changed"] = expect(builder.build(LAST.format(f"second {number}")), ok=True)
+    found: dict[str, float] = {}
+
+    def take(case: str, last: str) -> None:
+        found[case] = expect(builder.build(last), ok=True)
+        print(f"  {case}: {found[case]:.1f} s", flush=True)
+
+    take("cold", LAST.format(f"first {number}"))
+    take("last step changed", LAST.format(f"second {number}"))
     expect(builder.build(FAILING.format(number)), ok=False)
-    found["retry of a failed step"] = expect(builder.build(LAST.format(f"third {number}")), ok=True)
+    take("retry of a failed step", LAST.format(f"third {number}"))
     return found
 
 
