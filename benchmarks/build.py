@@ -44,6 +44,8 @@ size = "2GiB"
 
 [build.source.debian]
 suite = "bookworm"
+
+[targets.files]
 """
 
 OURS = """
@@ -56,6 +58,8 @@ size = "2GiB"
 
 [build.source.disk]
 file = {location}
+
+[targets.files]
 """
 
 USER_DATA = """#cloud-config
