@@ -24,7 +24,8 @@ from publisher.vm.machine import Drive, Hardware, Machine
 from publisher.vm.shell import Shell
 
 _KEPT = ("seed.img", *keys.FILES)
-_VARIABLES = "variables.fd"
+VARIABLES = "variables.fd"
+"""The firmware's variables of a machine that boots by UEFI, beside its checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Room:
         data = login.user_data(self.keys)
         seed.write(self.directory / "seed.img", data, self._kept.new_layer("id").stem, self.task)
         if firmware is not None:
-            shutil.copyfile(firmware[1], self.directory / _VARIABLES)
+            shutil.copyfile(firmware[1], self.directory / VARIABLES)
         self._start(firmware, incoming=False)
         if login.door not in ("", login.user):
             self._open(login.door)
@@ -135,7 +136,7 @@ class Room:
 
         Raises BuildError when QEMU can't take it; the room can't be used then."""
         place = self._kept.place(checkpoint.key)
-        for name in (*_KEPT, _VARIABLES):
+        for name in (*_KEPT, VARIABLES):
             if (place / name).exists():
                 shutil.copy(place / name, self.directory / name)
         self.keys = keys.load(self.directory)
@@ -167,7 +168,7 @@ class Room:
                 Drive(self.directory / "seed.img", read_only=True),
             ),
             firmware_code=firmware[0] if firmware else None,
-            firmware_variables=self.directory / _VARIABLES if firmware else None,
+            firmware_variables=self.directory / VARIABLES if firmware else None,
             incoming=incoming,
         )
         self.machine = self._stack.enter_context(Machine(hardware, self.task, self._chosen))
@@ -236,7 +237,7 @@ class Room:
         try:
             with self._kept.making(key) as partial:
                 snapshot.freeze(self.machine, self._active, partial / "memory", self.task)
-                for file in (*_KEPT, _VARIABLES):
+                for file in (*_KEPT, VARIABLES):
                     if (self.directory / file).exists():
                         shutil.copy(self.directory / file, partial / file)
                 self._kept.publish(partial, made)

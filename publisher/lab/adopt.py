@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from publisher.build.checkpoints import Checkpoint, Checkpoints
+from publisher.build.room import VARIABLES
 from publisher.errors import UsageError
 from publisher.lab.image import Image
 from publisher.lab.snapshots import Settings, Snapshots, facts, key_of
-
-_VARIABLES = "variables.fd"
 
 
 def find(store: Path, key: str) -> Checkpoint:
@@ -63,7 +62,7 @@ def adopted(store: Path, checkpoint: Checkpoint, snapshots: Snapshots) -> Iterat
 
 def _image(built: Checkpoints, checkpoint: Checkpoint) -> Image:
     inputs = checkpoint.levels[0]["inputs"]
-    uefi = (built.place(checkpoint.key) / _VARIABLES).exists()
+    uefi = (built.place(checkpoint.key) / VARIABLES).exists()
     base = built.layers / checkpoint.layers[0]
     title = f"{checkpoint.name}, {checkpoint.title}"
     return Image.of(title, base, "raw", inputs["arch"], "uefi" if uefi else "bios")
