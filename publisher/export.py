@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias, get_args
 from publisher.disks import raw, vhd
 from publisher.disks.formats import identity, ova, ovf, qemu_img
 from publisher.disks.formats.ovf import Hardware
+from publisher.disks.formats.vmdk import end_stream
 from publisher.errors import HostError, PublishError, UsageError
 from publisher.model import MIB, Arch, Disk, Firmware
 from publisher.task import Task
@@ -106,6 +107,8 @@ def _converted(disk: Disk, to: Format, path: Path, task: Task) -> None:
     driver, options = _CONVERTED[to]
     qemu_img.convert(disk, path, driver, options, task)
     identity.settle(path, driver, disk.sha256)
+    if driver == "vmdk":
+        end_stream(path)
     qemu_img.verify(disk, path, driver, task)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import struct
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +99,41 @@ def test_a_vmdk_is_stream_optimized_and_names_itself(disk: Disk, write: Exporter
     assert 'createType="streamOptimized"' in descriptor
     assert 'SPARSE "web.vmdk"' in descriptor
     assert "parentCID=ffffffff" in descriptor
+
+
+@pytest.mark.parametrize("last", [random.Random(1).randbytes(65536), b"text".ljust(65536, b"x")])
+def test_a_vmdk_can_be_read_in_one_pass_to_its_end(
+    last: bytes, tmp_path: Path, write: Exporter
+) -> None:
+    """VMware, "Virtual Disk Format 5.0", stream-optimized: compressed grains in order,
+    each behind its number and length, and a marker where they end. A disk that ends
+    in a hole needs the marker: no grain tells the reader that it is through."""
+    plain = (bytes(65536) + b"first".ljust(65536) + bytes(2 * MIB) + last).ljust(ODD, b"\0")
+    source = tmp_path / "hole.raw"
+    source.write_bytes(plain)
+    data = write(raw.inspect(source), "vmdk", "web.vmdk").read_bytes()
+    magic, version, flags, capacity, grain = struct.unpack_from("<4sIIQQ", data)
+    assert (magic, version) == (b"KDMV", 3), "ESXi refuses older ones"
+    assert flags & 0x30000 == 0x30000, "compressed, with markers"
+    assert (grain, struct.unpack_from("<H", data, 77)) == (128, (1,)), "64 KiB by deflate"
+    read = bytearray(capacity * 512)
+    (start,) = struct.unpack_from("<Q", data, 64)
+    at, before = start * 512, -1
+    while True:
+        sector, size = struct.unpack_from("<QI", data, at)
+        if size == 0:
+            break
+        assert sector > before
+        assert sector % grain == 0
+        before = sector
+        content = zlib.decompress(data[at + 12 : at + 12 + size])
+        held = min(len(content), len(read) - sector * 512)
+        read[sector * 512 : sector * 512 + held] = content[:held]
+        at += -(-(12 + size) // 512) * 512
+    assert not any(data[at:]), "a marker of kind 0 is the end of the stream"
+    assert len(data) >= at + 512
+    assert len(data) % 512 == 0
+    assert read == plain
 
 
 def test_a_vhd_has_one_footer_at_both_ends_and_no_time(disk: Disk, write: Exporter) -> None:
