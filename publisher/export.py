@@ -122,7 +122,8 @@ def _ova(
     firmware: Firmware,
     hardware: Hardware,
 ) -> None:
-    vmdk = path.with_name(f"{name}-disk1.vmdk")
+    stem = ovf.file_stem(name)
+    vmdk = path.with_name(f"{stem}-disk1.vmdk")
     _converted(disk, "vmdk", vmdk, task)
     package = ovf.Package(
         name=name,
@@ -138,10 +139,10 @@ def _ova(
     descriptor = ovf.descriptor(package).encode()
     task.phase("packing the OVA")
     digests = {
-        f"{name}.ovf": hashlib.sha256(descriptor).hexdigest(),
+        f"{stem}.ovf": hashlib.sha256(descriptor).hexdigest(),
         vmdk.name: file_digest(vmdk, task),
     }
-    texts = {f"{name}.ovf": descriptor, f"{name}.mf": ovf.manifest(digests).encode()}
+    texts = {f"{stem}.ovf": descriptor, f"{stem}.mf": ovf.manifest(digests).encode()}
 
     def advance(done: int) -> None:
         task.check()

@@ -26,10 +26,16 @@ def command(
     ] = None,
     controller: Annotated[
         str,
-        typer.Option(help="Of an OVA: nvme, ide, pvscsi, ahci or lsilogic.", metavar="KIND"),
+        typer.Option(
+            help="Of an OVA: nvme, ide, pvscsi, ahci or lsilogic. nvme for UEFI, else ide.",
+            metavar="KIND",
+        ),
     ] = "",
     network: Annotated[
-        str, typer.Option(help="Of an OVA: vmxnet3, virtio or e1000.", metavar="KIND")
+        str,
+        typer.Option(
+            help="Of an OVA: vmxnet3 (VMware), virtio (VirtualBox) or e1000.", metavar="KIND"
+        ),
     ] = "vmxnet3",
     cpus: Annotated[int, typer.Option(help="Of an OVA.", metavar="COUNT", min=1, max=128)] = 2,
     memory: Annotated[

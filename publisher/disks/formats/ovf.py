@@ -4,10 +4,13 @@ What the machine has must match the drivers of the image. Debian's cloud kernel
 has NVMe built in, and as modules PVSCSI, virtio-scsi, ata_piix, vmxnet3 and
 virtio-net; it lacks AHCI, LSI and E1000. NVMe boots by UEFI in VMware (since
 hardware version 13) and in VirtualBox; only IDE boots by BIOS in both.
+VirtualBox takes neither the firmware from a descriptor (it chooses BIOS) nor
+a vmxnet3: its users set the first and ask for `ide` or `virtio` here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -28,7 +31,9 @@ _CONTROLLERS: Mapping[Controller, tuple[int, str, str]] = {
     "lsilogic": (6, "lsilogic", "SCSI controller"),
     "ide": (5, "", "IDE controller"),
 }
-_NETWORKS: Mapping[Network, str] = {"vmxnet3": "VmxNet3", "virtio": "virtio", "e1000": "E1000"}
+# As the importers spell them; an unknown one becomes the importer's default.
+_NETWORKS: Mapping[Network, str] = {"vmxnet3": "VmxNet3", "virtio": "VirtioNet", "e1000": "E1000"}
+_CDROM = 15
 
 # Names as cloud-init's OVF data source reads them.
 _PROPERTIES = (
@@ -67,6 +72,12 @@ class Package:
     capacity: int
     populated: int
     hardware: Hardware = Hardware()
+
+
+def file_stem(name: str) -> str:
+    """`name` for the files of a package: what is the same as a URI, decoded or not,
+    and in a line of the manifest."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "disk"
 
 
 def descriptor(package: Package) -> str:
@@ -111,7 +122,7 @@ def descriptor(package: Package) -> str:
         <vssd:VirtualSystemIdentifier>{escape(package.name)}</vssd:VirtualSystemIdentifier>
         <vssd:VirtualSystemType>{_NVME_SINCE}</vssd:VirtualSystemType>
       </System>
-{_items(hardware, hardware.controller_for(package.firmware))}
+{_items(hardware, hardware.controller_for(package.firmware), package.arch)}
       <vmw:Config ovf:required="false" vmw:key="firmware" vmw:value="{efi}"/>
     </VirtualHardwareSection>
     <ProductSection ovf:required="false">
@@ -124,10 +135,12 @@ def descriptor(package: Package) -> str:
 """
 
 
-def _items(hardware: Hardware, controller: Controller) -> str:
+_Item: TypeAlias = Mapping[str, str | int]
+
+
+def _items(hardware: Hardware, controller: Controller, arch: Arch) -> str:
     """The hardware items; their elements in the alphabetical order that CIM demands."""
-    kind, sub_type, title = _CONTROLLERS[controller]
-    items: tuple[Mapping[str, str | int], ...] = (
+    items: tuple[_Item, ...] = (
         {
             "AllocationUnits": "hertz * 10^6",
             "Description": "Number of virtual CPUs",
@@ -144,14 +157,7 @@ def _items(hardware: Hardware, controller: Controller) -> str:
             "ResourceType": 4,
             "VirtualQuantity": hardware.memory,
         },
-        {
-            "Address": 0,
-            "Description": title,
-            "ElementName": f"{title} 0",
-            "InstanceID": 3,
-            **({"ResourceSubType": sub_type} if sub_type else {}),
-            "ResourceType": kind,
-        },
+        _controller(controller, 3),
         {
             "AddressOnParent": 0,
             "ElementName": "Hard disk 1",
@@ -170,13 +176,44 @@ def _items(hardware: Hardware, controller: Controller) -> str:
             "ResourceSubType": _NETWORKS[hardware.network],
             "ResourceType": 10,
         },
+        *_cdrom(controller, arch),
     )
     lines = []
     for item in items:
-        lines.append("      <Item>")
+        optional = ' ovf:required="false"' if item["ResourceType"] == _CDROM else ""
+        lines.append(f"      <Item{optional}>")
         lines += [f"        <rasd:{k}>{escape(str(v))}</rasd:{k}>" for k, v in item.items()]
         lines.append("      </Item>")
     return "\n".join(lines)
+
+
+def _controller(controller: Controller, instance: int) -> _Item:
+    kind, sub_type, title = _CONTROLLERS[controller]
+    return {
+        "Address": 0,
+        "Description": title,
+        "ElementName": f"{title} 0",
+        "InstanceID": instance,
+        **({"ResourceSubType": sub_type} if sub_type else {}),
+        "ResourceType": kind,
+    }
+
+
+def _cdrom(disk: Controller, arch: Arch) -> tuple[_Item, ...]:
+    """An empty drive: the transport "iso" brings the properties on a CD (DSP0243, 11).
+    It shares the disk's controller where that is the architecture's own."""
+    own: Controller = "ide" if arch == "x86_64" else "ahci"
+    shared = disk == own
+    drive: _Item = {
+        "AddressOnParent": 1 if shared else 0,
+        "AutomaticAllocation": "false",
+        "ElementName": "CD-ROM 1",
+        "InstanceID": 7,
+        "Parent": 3 if shared else 6,
+        "ResourceSubType": "vmware.cdrom.remotepassthrough",
+        "ResourceType": _CDROM,
+    }
+    return (drive,) if shared else (_controller(own, 6), drive)
 
 
 def _properties(package: Package) -> str:
