@@ -394,6 +394,58 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         "/var/lib/dhcp/dhclient.leases:0",
     ),
     (
+        "network.resolver",
+        write("/etc/resolv.conf", "search lan\nnameserver 10.0.2.3\n"),
+        WARNING,
+        "10.0.2.3 is the name server that QEMU gives",
+        "/etc/resolv.conf:2",
+    ),
+    (
+        "network.resolver",
+        write("/etc/resolv.conf", "nameserver fec0::3%eth0\n"),
+        WARNING,
+        "fec0::3 is the name server that QEMU gives",
+        "/etc/resolv.conf:1",
+    ),
+    (
+        "network.resolver",
+        write("/etc/resolv.conf", "# made by hand\nnameserver\t127.0.0.53\n"),
+        WARNING,
+        "127.0.0.53 is systemd-resolved, not installed",
+        "/etc/resolv.conf:2",
+    ),
+    (
+        "network.resolver",
+        write("/etc/resolv.conf", "nameserver ::1\n"),
+        WARNING,
+        "the machine itself, which serves none",
+        "/etc/resolv.conf:1",
+    ),
+    *(
+        (
+            "network.resolver",
+            write("/etc/resolv.conf", f"nameserver 9.9.9.9\nnameserver {address}\n"),
+            WARNING,
+            f"{address} is an address of the network that the image was built in",
+            "/etc/resolv.conf:2",
+        )
+        for address in ("192.168.1.1", "10.9.8.7", "172.31.0.2", "fd00::1")
+    ),
+    (
+        "locale.default",
+        write("/etc/default/locale", '# of the installer\nLANG="de_DE.UTF-8"\n'),
+        WARNING,
+        "LANG=de_DE.UTF-8 is not in /usr/lib/locale",
+        "/etc/default/locale:2",
+    ),
+    (
+        "locale.default",
+        write("/etc/locale.conf", "LANG=C.UTF-8\nLC_TIME=en_GB.UTF-8\n"),
+        WARNING,
+        "LC_TIME=en_GB.UTF-8",
+        "/etc/locale.conf:2",
+    ),
+    (
         "identity.machine-id",
         write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
         ERROR,

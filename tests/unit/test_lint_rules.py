@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from publisher.proof.inspect.volume import Volume
 from publisher.proof.lint import rules_for
 from tests.unit import lint_world as world
 from tests.unit.lint_broken import BROKEN, ERROR, INITRD, NOTE, WARNING, Change
-from tests.unit.lint_world import MODULES, Link, World, good, good_esp
+from tests.unit.lint_world import MODULES, Files, Link, World, good, good_esp
 
 CLOUDS = [provider.load(name).guest(None) for name in ("aws", "gcp", "azure")]  # type: ignore[attr-defined]
 RULES = {rule.id: rule for rule in rules_for(CLOUDS)}
@@ -191,3 +192,66 @@ def test_a_merged_usr_is_followed() -> None:
     files["/usr/bin/sh"] = files.pop("/bin/sh")
     files["/bin"] = Link("usr/bin")
     assert World(files).arch() == "x86_64"
+
+
+# -- the locale and the name server
+
+
+def archive(*names: str) -> bytes:
+    """glibc's archive of locales, as far as its names go (locarchive.h)."""
+    text = b"".join(name.encode() + b"\0" for name in names)
+    head = struct.pack("<14I", 0xDE020109, 0, 56, 0, 0, 56, len(text), len(text), *[0] * 6)
+    return head + text + b"xx_XX.utf8\0"
+
+
+@pytest.mark.parametrize(
+    ("setting", "more"),
+    [
+        ("LANG=", {}),
+        ("LANG=C.UTF-8\nLANGUAGE=de:en", {}),
+        ("LANG='POSIX'\nLC_ALL=C", {}),
+        ('LANG="de_DE.UTF-8"', {"/usr/lib/locale/locale-archive": archive("de_DE.utf8")}),
+        ("LANG=de_DE.ISO-8859-1", {"/usr/lib/locale/locale-archive": archive("de_DE.iso88591")}),
+        ("LANG=de_DE@euro", {"/usr/lib/locale/locale-archive": archive("C.utf8", "de_DE@euro")}),
+        ("LANG=en_US.UTF-8", {"/usr/lib/locale/en_US.utf8/LC_CTYPE": b""}),
+        ("LANG=en_US.UTF-8", {"/lib/ld-musl-x86_64.so.1": b""}),
+    ],
+)
+def test_a_locale_that_is_there_is_none_of_lints_business(setting: str, more: Files) -> None:
+    files = {**good(), "/etc/default/locale": setting.encode(), **more}
+    assert world.found(RULES["locale.default"], World(files)) == []
+
+
+def test_what_stands_behind_the_names_of_the_archive_is_no_locale() -> None:
+    files = {**good(), "/etc/locale.conf": b"LANG=xx_XX.UTF-8\n"}
+    files["/usr/lib/locale/locale-archive"] = archive("de_DE.utf8")
+    (told,) = world.found(RULES["locale.default"], World(files))
+    assert told.evidence == "LANG=xx_XX.UTF-8 is not in /usr/lib/locale"
+    files["/usr/lib/locale/locale-archive"] = b"no archive".ljust(64)
+    with pytest.raises(Unreadable, match="no archive of locales"):
+        list(RULES["locale.default"].check(World(files)))
+
+
+def test_one_file_under_both_names_is_told_once() -> None:
+    files = {**good(), "/etc/locale.conf": b"LANG=de_DE.UTF-8\n"}
+    files["/etc/default/locale"] = Link("../locale.conf")
+    (told,) = world.found(RULES["locale.default"], World(files))
+    assert told.path == "/etc/default/locale"
+
+
+@pytest.mark.parametrize(
+    ("content", "more"),
+    [
+        (b"", {}),
+        (b"nameserver 9.9.9.9\nnameserver 2620:fe::fe\n", {}),
+        (b"nameserver 169.254.169.253\nnameserver 168.63.129.16\n", {}),
+        (b"nameserver\nnameserver nobody\noptions 10.0.2.3\n", {}),
+        (b"nameserver 127.0.0.53\n", {"/usr/lib/systemd/systemd-resolved": b""}),
+        (b"nameserver 127.0.0.1\n", {"/usr/sbin/unbound": b""}),
+        (Link("../run/systemd/resolve/stub-resolv.conf"), {}),
+        (Link("/srv/resolv"), {"/srv/resolv": b"nameserver 10.0.2.3\n"}),
+    ],
+)
+def test_a_name_server_that_answers_anywhere_is_right(content: bytes | Link, more: Files) -> None:
+    files = {**good(), "/etc/resolv.conf": content, **more}
+    assert world.found(RULES["network.resolver"], World(files)) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 
@@ -83,6 +84,45 @@ def _leases(disk: Inspection) -> Iterator[Evidence]:
                 yield Evidence("a lease of the machine that the image was built on", path)
 
 
+_RESOLVER = "/etc/resolv.conf"
+_SLIRP = ("10.0.2.3", "fec0::3")
+_BUILDERS = tuple(
+    ipaddress.ip_network(net)
+    for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10")
+)
+_RESOLVERS = ("dnsmasq", "unbound", "named", "pdns_recursor", "kresd", "stubby", "coredns")
+
+
+def _resolver(disk: Inspection) -> Iterator[Evidence]:
+    """What lies there as a file: a link leads to what a service writes at each boot."""
+    if disk.tree().link(_RESOLVER):
+        return
+    for number, line in disk.tree().lines(_RESOLVER):
+        words = line.split()
+        if words[0] != "nameserver" or len(words) < 2:
+            continue
+        try:
+            address = ipaddress.ip_address(words[1].partition("%")[0])
+        except ValueError:
+            continue
+        fault = _strange(disk, address)
+        if fault:
+            yield Evidence(f"{address} is {fault}", _RESOLVER, number)
+
+
+def _strange(disk: Inspection, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    if str(address) in _SLIRP:
+        return "the name server that QEMU gives its guests"
+    if str(address) in ("127.0.0.53", "127.0.0.54"):
+        places = ("/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved")
+        return "" if any(map(disk.tree().exists, places)) else "systemd-resolved, not installed"
+    if address.is_loopback:
+        return "" if any(map(disk.program, _RESOLVERS)) else "the machine itself, which serves none"
+    if any(address in network for network in _BUILDERS):
+        return "an address of the network that the image was built in"
+    return ""
+
+
 _SYSPREP = "https://libguestfs.org/virt-sysprep.1.html#operations"
 RULES = (
     Rule(
@@ -121,5 +161,15 @@ RULES = (
         _SYSPREP,
         "remove the file",
         _leases,
+    ),
+    Rule(
+        "network.resolver",
+        WARNING,
+        "No name server of the builder is left",
+        "Where nothing writes the file anew, names are asked of a server that is not there: "
+        "nothing can be fetched, and no service of the cloud is found.",
+        "https://man7.org/linux/man-pages/man5/resolv.conf.5.html",
+        "empty the file, or link it to ../run/systemd/resolve/stub-resolv.conf",
+        _resolver,
     ),
 )
