@@ -351,6 +351,26 @@ def test_a_flipped_bit_is_told_by_the_manifest(package: Path, tmp_path: Path, ta
     refused(damaged, tmp_path, task, "not what its manifest says")
 
 
+@pytest.mark.parametrize("kind", ["SHA1", "SHA256", "SHA512"])
+def test_manifests_of_others_are_believed_and_checked(
+    package: Path, disk: Disk, tmp_path: Path, task: Task, kind: str
+) -> None:
+    """As VirtualBox writes them, for a machine whose name has brackets."""
+    files = contents(package)
+    name = "web (1).vmdk"
+    text = files["web.ovf"].replace(b"web-disk1.vmdk", name.encode())
+    digest = hashlib.new(kind, files["web-disk1.vmdk"]).hexdigest()
+    for said, sound in ((digest, True), (digest[::-1], False)):
+        told = f"{kind} ({name}) = {said}\r\n".encode()
+        theirs = {"web.ovf": text, "web.mf": told, name: files["web-disk1.vmdk"]}
+        path = pack(tmp_path / "theirs.ova", theirs)
+        if sound:
+            back = raw.inspect(foreign.convert(path, tmp_path / "back.raw", task))
+            assert back.sha256 == disk.sha256
+        else:
+            refused(path, tmp_path, task, "is not what its manifest says")
+
+
 @pytest.mark.parametrize("keep", [0.3, 0.9])
 def test_a_package_that_is_cut_short_is_refused(
     package: Path, tmp_path: Path, task: Task, keep: float

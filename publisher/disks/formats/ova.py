@@ -23,7 +23,7 @@ _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 4 * MIB
 _TEXT_MAX = 4 * MIB
 _MEMBERS_MAX = 1000
-_DIGEST = re.compile(r"^(SHA1|SHA256|SHA512)\s*\(([^)]+)\)\s*=\s*([0-9a-fA-F]+)\s*$")
+_DIGEST = re.compile(r"^(SHA1|SHA256|SHA512)\s*\((.+)\)\s*=\s*([0-9a-fA-F]+)\s*$")
 
 
 def write(
