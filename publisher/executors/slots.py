@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from publisher.errors import UsageError
 from publisher.model import MIB
 from publisher.plan import Step
+from publisher.vm.host import free_memory
 
 MOVERS = 2
 """Steps that move a whole disk to or from one cloud: each has many requests under way,
@@ -49,20 +49,13 @@ def check_builds(builds: int, *, interactive: bool = False) -> None:
             hint="leave it out, or use --on-error=keep",
         )
     cores = len(os.sched_getaffinity(0))
-    room = _available() // ((MEMORY + OVERHEAD) * MIB)
+    free = free_memory()
+    room = free // ((MEMORY + OVERHEAD) * MIB)
     most = max(1, min(cores, room))
     if builds > most:
         raise UsageError(
             f"{builds} builds at once are too many for {cores} cores and "
-            f"{_available() // MIB} MiB of free memory",
+            f"{free // MIB} MiB of free memory",
             key="--builds",
             hint=f"at most {most} fit",
         )
-
-
-def _available() -> int:
-    """Bytes of memory that can be had without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -58,6 +59,16 @@ _FILES = (
         "debian-archive-keyring",
     ),
 )
+
+
+def free_memory() -> int:
+    """Bytes that guests may take without anything being swapped out; half of the
+    machine's where the kernel does not say (proc_meminfo(5), MemAvailable)."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def which(command: str) -> str | None:

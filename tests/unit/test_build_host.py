@@ -12,8 +12,9 @@ from publisher.build import namespace
 from publisher.build.workspace import Workspace
 from publisher.disks.store import Store
 from publisher.errors import HostError
-from publisher.model import GIB
+from publisher.model import GIB, MIB
 from publisher.task import Task, detached
+from publisher.vm import host
 
 NOBODY = namespace.Namespace("none", ())
 
@@ -113,3 +114,20 @@ def test_too_little_space_is_said_before_the_work(tmp_path: Path, task: Task) ->
     ):
         workspace.need(GIB * 1024 * 1024)
     assert "free some space" in caught.value.hint
+
+
+def test_free_memory_is_what_the_kernel_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: "MemTotal: 8 kB\nMemAvailable:    4096 kB\n")
+    assert host.free_memory() == 4 * MIB
+
+
+def test_free_memory_is_guessed_where_the_kernel_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_path: Path) -> str:
+        raise FileNotFoundError
+
+    everything = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for reading in (lambda _: "MemTotal: 8 kB\n", refuse):
+        monkeypatch.setattr(Path, "read_text", reading)
+        assert host.free_memory() == everything // 2

@@ -300,6 +300,6 @@ def test_cancelling_ends_all(tmp_path: Path, task: Task, monkeypatch: pytest.Mon
 def test_as_many_at_once_as_processors_and_memory_allow(
     monkeypatch: pytest.MonkeyPatch, memory: int, cpus: int, expected: int
 ) -> None:
-    monkeypatch.setattr(package, "_free_memory", lambda: memory * GIB)
+    monkeypatch.setattr(package, "free_memory", lambda: memory * GIB)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cpus))
     assert at_once(3) == expected

@@ -15,6 +15,7 @@ from publisher.proof.rehearse.stage import rehearse_one
 from publisher.proof.rehearse.verdict import Claim, Rehearsal, Status
 from publisher.rehearsal import Rehearse
 from publisher.task import Cancellation, Task
+from publisher.vm.host import free_memory
 
 __all__ = ["Claim", "Rehearsal", "Status", "at_once", "rehearse", "require_passed"]
 
@@ -70,18 +71,8 @@ def rehearse(
 
 def at_once(wanted: int) -> int:
     """How many rehearsals this machine does side by side."""
-    by_memory = _free_memory() // MEMORY
+    by_memory = free_memory() // MEMORY
     return max(1, min(wanted, len(os.sched_getaffinity(0)), by_memory))
-
-
-def _free_memory() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _part(task: Task, guest: Guest, cancellation: Cancellation) -> Task:
