@@ -42,9 +42,8 @@ from publisher.memory import Memory
 from publisher.model import Arch
 from publisher.pipeline import load_options
 from publisher.task import Cancellation, Task
-from publisher.vm import accelerator
+from publisher.vm import accelerator, keys, shell
 from publisher.vm.arch import is_native
-from publisher.vm.keys import ALIAS
 
 _PACKED = (".xz", ".gz", ".zst", ".bz2")
 _LEAVE = b"\x1d"
@@ -282,20 +281,11 @@ def ssh(name: str, command: Sequence[str], state: Path) -> None:
     machine = running.find(_labs(state), name)
     if not machine.user:
         raise UsageError(f"nobody logs in to {name}", hint=f"publish lab console {name}")
-    settings = {
-        "ControlPath": "control",
-        "GlobalKnownHostsFile": "/dev/null",
-        "HostKeyAlias": ALIAS,
-        "IdentitiesOnly": "yes",
-        "IdentityFile": "identity",
-        "LogLevel": "ERROR",
-        "UserKnownHostsFile": "known_hosts",
-    }
-    argv = ["ssh", "-F", "none", "-p", str(machine.port), "-l", machine.user]
-    for key, value in settings.items():
-        argv += ["-o", f"{key}={value}"]
+    pair = keys.load(Path(machine.directory))
+    login = ("-p", str(machine.port), "-l", machine.user, "127.0.0.1")
     os.chdir(machine.directory)
-    os.execvp("ssh", [*argv, "127.0.0.1", *command])  # noqa: S606
+    argv = ["ssh", *shell.options(pair, pinned=pair.pinned), *login, *command]
+    os.execvp("ssh", argv)  # noqa: S606
 
 
 def console(name: str, state: Path) -> None:

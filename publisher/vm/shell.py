@@ -70,6 +70,33 @@ def listening(network: Network, port: int, timeout: float) -> bool:
         return False
 
 
+def options(pair: Keys, *, pinned: bool) -> list[str]:
+    """ssh's options, with paths relative to the directory of the keys: the guest's
+    host key is pinned, nothing of the user's own configuration counts."""
+    settings = {
+        "BatchMode": "yes",
+        "ConnectTimeout": str(HANDSHAKE),
+        "ControlPath": "control",
+        "GlobalKnownHostsFile": "/dev/null",
+        "HostKeyAlias": ALIAS,
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "IdentityFile": pair.identity.name,
+        # the default of newer servers costs an emulated guest twice as much
+        "KexAlgorithms": "^curve25519-sha256",
+        "LogLevel": "ERROR",
+        "PreferredAuthentications": "publickey",
+        "ServerAliveCountMax": "20",
+        "ServerAliveInterval": "30",
+        "StrictHostKeyChecking": "yes" if pinned else "no",
+        "UserKnownHostsFile": pair.known_hosts.name if pinned else "/dev/null",
+    }
+    argv = ["-F", "none"]
+    for name, value in settings.items():
+        argv += ["-o", f"{name}={value}"]
+    return argv
+
+
 class Shell:
     """Login of one user in a Machine; a context that ends with the connection.
 
@@ -123,30 +150,8 @@ class Shell:
         self._machine.check()
 
     def options(self) -> list[str]:
-        """ssh's options, also for other programs that use it: the guest's host key
-        is pinned, nothing of the user's own configuration counts."""
-        settings = {
-            "BatchMode": "yes",
-            "ConnectTimeout": str(HANDSHAKE),
-            "ControlPath": "control",
-            "GlobalKnownHostsFile": "/dev/null",
-            "HostKeyAlias": ALIAS,
-            "IdentitiesOnly": "yes",
-            "IdentityAgent": "none",
-            "IdentityFile": self._keys.identity.name,
-            # the default of newer servers costs an emulated guest twice as much
-            "KexAlgorithms": "^curve25519-sha256",
-            "LogLevel": "ERROR",
-            "PreferredAuthentications": "publickey",
-            "ServerAliveCountMax": "20",
-            "ServerAliveInterval": "30",
-            "StrictHostKeyChecking": "yes" if self._pinned else "no",
-            "UserKnownHostsFile": self._keys.known_hosts.name if self._pinned else "/dev/null",
-        }
-        argv = ["-F", "none"]
-        for name, value in settings.items():
-            argv += ["-o", f"{name}={value}"]
-        return argv
+        """ssh's options, also for other programs that use it."""
+        return options(self._keys, pinned=self._pinned)
 
     def _ssh(self, *options: str) -> list[str]:
         _, port, user = self.address

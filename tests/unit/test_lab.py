@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from publisher.build.checkpoints import Checkpoint, Checkpoints, chain
+from publisher.cli import labs
 from publisher.cli.app import app
 from publisher.errors import HostError, StateError, UsageError
 from publisher.lab import adopt, control, running
@@ -26,6 +27,7 @@ from publisher.lab.machine import DESCRIPTION, LabMachine
 from publisher.lab.snapshots import Settings, Snapshots, described, facts, level
 from publisher.memory import boot_id
 from publisher.task import Task, detached
+from publisher.vm import keys
 
 
 @pytest.fixture
@@ -251,6 +253,25 @@ class TestRunning:
             with pytest.raises(UsageError, match="no machine 'db'") as caught:
                 running.find(tmp_path, "db")
             assert caught.value.hint == "running are: web"
+
+    def test_ssh_into_it_heeds_no_configuration_and_takes_its_own_key_alone(
+        self, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        became: list[str] = []
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(os, "execvp", lambda _, argv: became.extend(argv))
+        with running.claim(labs._labs(tmp_path), "web") as directory:
+            pair = keys.generate(directory, task)
+            self.describe(directory, "web")
+            labs.ssh("web", ["uptime"], tmp_path)
+            assert Path.cwd() == directory
+        assert became[:3] == ["ssh", "-F", "none"]
+        assert became[-6:] == ["-p", "1", "-l", "lab", "127.0.0.1", "uptime"]
+        settings = dict(word.split("=", 1) for word in became if "=" in word)
+        assert settings["IdentityFile"] == pair.identity.name
+        assert settings["IdentityAgent"] == "none"
+        assert settings["StrictHostKeyChecking"] == "yes"
+        assert settings["UserKnownHostsFile"] == pair.known_hosts.name
 
 
 class Fake:
