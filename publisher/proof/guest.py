@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import Counter
@@ -139,6 +140,47 @@ class Service(Protocol):
         """The files of the CD that the cloud attaches; empty without one."""
 
     def reports(self) -> Sequence[Report]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """What a `Service` says of its machine; derived from the instance's seed."""
+
+    instance_id: str
+    uuid: str
+    mac: str
+
+
+def derived(seed: str, purpose: str) -> bytes:
+    """32 bytes that look random, for the ids of the instance with that seed."""
+    return hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+
+
+class InstanceService:
+    """The part of a `Service` that is alike in all clouds: ids, a diary, no CD."""
+
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
+        self._diary = Diary()
+
+    @property
+    def instance_id(self) -> str:
+        return self._ids.instance_id
+
+    @property
+    def uuid(self) -> str:
+        return self._ids.uuid
+
+    @property
+    def mac(self) -> str:
+        return self._ids.mac
+
+    @property
+    def cdrom(self) -> Mapping[str, bytes]:
+        return {}
+
+    def reports(self) -> Sequence[Report]:
+        return self._diary.reports()
 
 
 def smbios(look: Look, service: Service) -> tuple[str, ...]:

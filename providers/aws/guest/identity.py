@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from dataclasses import dataclass
+
+from publisher.proof.guest import Ids, derived
 
 ACCOUNT = "123456789012"
 """The account of AWS's own examples."""
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Ids):
     """`uuid` starts with ec2, as AWS tells guests to recognise its machines:
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/identify_ec2_instances.html"""
 
-    instance_id: str
-    uuid: str
-    mac: str
     ami: str
     reservation: str
     interface: str
@@ -28,7 +26,7 @@ class Identity:
     @classmethod
     def of(cls, seed: str) -> Identity:
         def digits(purpose: str, count: int) -> str:
-            return hashlib.sha256(f"{seed}/{purpose}".encode()).hexdigest()[:count]
+            return derived(seed, purpose).hex()[:count]
 
         mac = digits("mac", 10)
         return cls(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from werkzeug.http import HTTP_STATUS_CODES
@@ -19,7 +19,7 @@ from providers.aws.guest.machine import IPV4, IPV6, TYPES, kind_of
 from providers.aws.guest.tokens import Tokens
 from providers.aws.guest.tree import VERSIONS, Leaf, Tree, document, leaves
 from providers.aws.options import ARCHITECTURES, AwsOptions
-from publisher.proof.guest import Diary, Instance, Look, Report
+from publisher.proof.guest import Instance, InstanceService, Look
 from publisher.proof.run_key import RunKey
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ TTL = f"{TOKEN}-ttl-seconds"
 _VERSIONED_TOKEN = re.compile(r"/(\d[\d.-]*)/api/token")
 
 
-class Metadata:
+class Metadata(InstanceService):
     """The service at both of its addresses. Its signatures are by a key of the
     rehearsal's own and not Amazon's."""
 
     def __init__(self, instance: Instance, look: Look, options: AwsOptions) -> None:
-        self._identity = identity = Identity.of(instance.seed)
+        identity = Identity.of(instance.seed)
+        super().__init__(identity)
         self._required = options.imds_v2
         self._user_data = instance.user_data.encode()
-        self._diary = Diary()
         self._tokens = Tokens()
         self._key = RunKey("publish rehearsal, not Amazon", "aws")
         kind = kind_of(look)
@@ -57,27 +57,8 @@ class Metadata:
         )
 
     @property
-    def instance_id(self) -> str:
-        return self._identity.instance_id
-
-    @property
-    def uuid(self) -> str:
-        return self._identity.uuid
-
-    @property
-    def mac(self) -> str:
-        return self._identity.mac
-
-    @property
     def endpoints(self) -> Mapping[tuple[str, int], WSGIApplication]:
         return {(IPV4, 80): self._serve, (IPV6, 80): self._serve}
-
-    @property
-    def cdrom(self) -> Mapping[str, bytes]:
-        return {}
-
-    def reports(self) -> Sequence[Report]:
-        return self._diary.reports()
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import HTTPException
@@ -16,7 +16,7 @@ from providers.azure.guest.machine import IMDS, WIRESERVER
 from providers.azure.guest.wireserver import WireServer
 from providers.azure.options import AzureOptions
 from publisher.model import MIB
-from publisher.proof.guest import Diary, Instance, Look, Report
+from publisher.proof.guest import Instance, InstanceService, Look
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -25,14 +25,13 @@ BODY_MOST = 8 * MIB
 """An agent's logs and status blobs are smaller."""
 
 
-class Metadata:
-    """cloud-init names the instance by the machine's UUID."""
+class Metadata(InstanceService):
+    """The services at the addresses of both, and the CD."""
 
     def __init__(self, instance: Instance, look: Look, options: AzureOptions) -> None:
-        self._identity = identity = Identity.of(
-            instance.seed, instance.hostname, generation_1=look.boot == "bios"
-        )
-        self._diary = diary = Diary()
+        identity = Identity.of(instance.seed, instance.hostname, generation_1=look.boot == "bios")
+        super().__init__(identity)
+        diary = self._diary
         location = next(iter(options.locations()), "westeurope")
         self._media = media.ovf_env(instance)
         self._endpoints = {
@@ -44,27 +43,12 @@ class Metadata:
         }
 
     @property
-    def instance_id(self) -> str:
-        return self._identity.uuid
-
-    @property
-    def uuid(self) -> str:
-        return self._identity.uuid
-
-    @property
-    def mac(self) -> str:
-        return self._identity.mac
-
-    @property
     def endpoints(self) -> Mapping[tuple[str, int], WSGIApplication]:
         return self._endpoints
 
     @property
     def cdrom(self) -> Mapping[str, bytes]:
         return {media.NAME: self._media}
-
-    def reports(self) -> Sequence[Report]:
-        return self._diary.reports()
 
 
 def _application(answer: Callable[[Request], Response]) -> WSGIApplication:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from dataclasses import dataclass
+
+from publisher.proof.guest import Ids, derived
 
 PROJECT_NUMBER = 123456789012
 ACCOUNT = "rehearsal@rehearsal-project.iam.gserviceaccount.invalid"
@@ -12,16 +13,12 @@ ACCOUNT = "rehearsal@rehearsal-project.iam.gserviceaccount.invalid"
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Ids):
     """`mac` is Google's form: 42:01 and the four bytes of the IPv4 address."""
-
-    instance_id: str
-    uuid: str
-    mac: str
 
     @classmethod
     def of(cls, seed: str, address: str) -> Identity:
-        digest = hashlib.sha256(f"{seed}/instance".encode()).digest()
+        digest = derived(seed, "instance")
         number = 10**18 + int.from_bytes(digest[:8], "big") % (8 * 10**18)
         octets = (f"{int(octet):02x}" for octet in address.split("."))
         return cls(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -22,7 +22,7 @@ from providers.gcp.guest.attributes import VALUE_MOST, GuestAttributes
 from providers.gcp.guest.identity import Identity
 from providers.gcp.guest.machine import ADDRESS, kind_of
 from providers.gcp.options import GcpOptions
-from publisher.proof.guest import Diary, Instance, Look, Report
+from publisher.proof.guest import Instance, InstanceService, Look
 from publisher.proof.run_key import RunKey
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ DAY = 86_400
 """Seconds; no wait that has an end is longer."""
 
 
-class Metadata:
+class Metadata(InstanceService):
     """The server behind metadata.google.internal."""
 
     def __init__(self, instance: Instance, look: Look, options: GcpOptions) -> None:
         self._identity = Identity.of(instance.seed, instance.address)
+        super().__init__(self._identity)
         self._project = options.project
         self._zone = options.zone
         self._tree = tree.build(
@@ -48,30 +49,10 @@ class Metadata:
         self._written = GuestAttributes()
         self._changed = threading.Condition()
         self._key = RunKey("publish rehearsal, not Google", "gcp")
-        self._diary = Diary()
-
-    @property
-    def instance_id(self) -> str:
-        return self._identity.instance_id
-
-    @property
-    def uuid(self) -> str:
-        return self._identity.uuid
-
-    @property
-    def mac(self) -> str:
-        return self._identity.mac
 
     @property
     def endpoints(self) -> Mapping[tuple[str, int], WSGIApplication]:
         return {(ADDRESS, 80): self._serve}
-
-    @property
-    def cdrom(self) -> Mapping[str, bytes]:
-        return {}
-
-    def reports(self) -> Sequence[Report]:
-        return self._diary.reports()
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
