@@ -37,6 +37,7 @@ class Look(Noun):
     """
 
     title: str
+    """The cloud, the machine type, and what else tells looks apart: "EC2 t3.micro, UEFI"."""
     boot: BootMode
     disk: Controller
     smbios: tuple[str, ...]
@@ -52,6 +53,11 @@ class Look(Noun):
     names: Mapping[str, str] = field(default_factory=dict)
     unproven: tuple[str, ...] = ()
     unshown: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The machine type, as `title` names it."""
+        return self.title.partition(",")[0].split()[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,3 @@ def _look(options: AwsOptions, spec: Spec, boot: BootMode) -> Look:
         unproven=(ENA, XEN) if boot == "bios" else (ENA,),
         unshown=(NVME, HOPS, UEFI_DATA) if boot == "uefi" else (NVME, HOPS),
     )
-
-
-def kind_of(look: Look) -> str:
-    """The machine type that a look shows."""
-    return look.title.partition(",")[0].split()[-1]

@@ -15,7 +15,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Request, Response
 
 from providers.aws.guest.identity import Identity
-from providers.aws.guest.machine import IPV4, IPV6, TYPES, kind_of
+from providers.aws.guest.machine import IPV4, IPV6, TYPES
 from providers.aws.guest.tokens import Tokens
 from providers.aws.guest.tree import VERSIONS, Leaf, Tree, document, leaves
 from providers.aws.options import ARCHITECTURES, AwsOptions
@@ -41,7 +41,7 @@ class Metadata(InstanceService):
         self._user_data = instance.user_data.encode()
         self._tokens = Tokens()
         self._key = RunKey("publish rehearsal, not Amazon", "aws")
-        kind = kind_of(look)
+        kind = look.kind
         arch = next(arch for arch, shown in TYPES.items() if shown == kind)
         region = options.regions[0]
         self._document = document(

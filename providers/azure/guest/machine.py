@@ -81,8 +81,3 @@ def _look(options: AzureOptions, spec: Spec, kind: str, boot: BootMode, disk: Co
         unproven=tuple(unproven),
         unshown=tuple(unshown),
     )
-
-
-def kind_of(look: Look) -> str:
-    """The machine type that a look shows."""
-    return look.title.partition(",")[0].split()[-1]

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from providers.azure.guest.identity import SUBSCRIPTION, Identity
-from providers.azure.guest.machine import kind_of
 from publisher.proof.guest import Instance, Look
 
 Node: TypeAlias = "Mapping[str, Node] | list[Node] | str | bool"
@@ -132,7 +131,7 @@ def _compute(
         "version": ("2017-04-02", ""),
         "vmId": ("2017-04-02", identity.vm_id),
         "vmScaleSetName": ("2017-12-01", ""),
-        "vmSize": ("2017-04-02", kind_of(look)),
+        "vmSize": ("2017-04-02", look.kind),
         "zone": ("2017-12-01", ""),
     }
 

@@ -70,8 +70,3 @@ def _look(options: GcpOptions, spec: Spec, kind: str, disk: Controller) -> Look:
         unproven=tuple(unproven),
         unshown=tuple(unshown),
     )
-
-
-def kind_of(look: Look) -> str:
-    """The machine type that a look shows."""
-    return look.title.partition(",")[0].split()[-1]

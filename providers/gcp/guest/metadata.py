@@ -20,7 +20,7 @@ from werkzeug.wrappers import Request, Response
 from providers.gcp.guest import accounts, tree
 from providers.gcp.guest.attributes import VALUE_MOST, GuestAttributes
 from providers.gcp.guest.identity import Identity
-from providers.gcp.guest.machine import ADDRESS, kind_of
+from providers.gcp.guest.machine import ADDRESS
 from providers.gcp.options import GcpOptions
 from publisher.proof.guest import Instance, InstanceService, Look
 from publisher.proof.run_key import RunKey
@@ -44,7 +44,7 @@ class Metadata(InstanceService):
         self._project = options.project
         self._zone = options.zone
         self._tree = tree.build(
-            instance, self._identity, project=self._project, zone=self._zone, kind=kind_of(look)
+            instance, self._identity, project=self._project, zone=self._zone, kind=look.kind
         )
         self._written = GuestAttributes()
         self._changed = threading.Condition()
