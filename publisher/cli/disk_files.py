@@ -35,19 +35,16 @@ def opened(path: Path, state: Path, task: Task, *, digest: bool = False) -> Iter
 
 
 def firmware_of(disk: Disk, task: Task) -> Firmware:
-    """By what somebody else's disk boots, which its partitions and loaders tell; both
-    where nobody can tell: the boot then shows why it does not, or QEMU alone reads
-    the format."""
+    """By what somebody else's disk, in any format, boots: its partitions and loaders
+    tell. Both where nobody can tell: the boot then shows why it does not."""
     from publisher.proof.checks.boot import firmware
     from publisher.proof.inspect.budget import Budget, Unreadable
     from publisher.proof.inspect.inspection import Inspection
-    from publisher.proof.inspect.storage import RawFile
+    from publisher.proof.inspect.opening import viewed
 
-    if disk.format == "raw":
-        budget = Budget(check=task.check)
-        storage = RawFile(disk.path, budget)
-        with contextlib.closing(storage), contextlib.suppress(Unreadable):
-            return firmware(Inspection(storage, budget)) or "bios+uefi"
+    budget = Budget(check=task.check)
+    with contextlib.suppress(Unreadable), viewed(disk.path, budget, task) as storage:
+        return firmware(Inspection(storage, budget)) or "bios+uefi"
     return "bios+uefi"
 
 

@@ -100,10 +100,16 @@ def test_a_disk_that_passes_is_shown_claim_by_claim(
     assert engine.spec == Spec("web", "", firmware="bios+uefi", size=MIB)
 
 
-def test_a_disk_boots_by_what_it_can(publish: Command, engine: Engine, disk: Path) -> None:
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "vmdk", "vpc"])
+def test_a_disk_boots_by_what_it_can(
+    publish: Command, engine: Engine, disk: Path, tmp_path: Path, kind: str
+) -> None:
     active = b"\x80".ljust(4, b"\0") + b"\x83".ljust(4, b"\0") + struct.pack("<II", 1, 1024)
     with disk.open("r+b") as file:
         file.write(b"\xfa".ljust(446, b"\0") + active.ljust(64, b"\0") + b"\x55\xaa")
+    if kind != "raw":
+        raw, disk = disk, tmp_path / f"other.{kind}"
+        subprocess.run(["qemu-img", "convert", "-O", kind, raw, disk], check=True)
     seen = []
     for words in ((), ("--firmware", "uefi")):
         assert publish("rehearse", str(disk), *words).code == 0

@@ -30,12 +30,19 @@ def opened(path: Path, scratch: Path, budget: Budget, task: Task) -> Iterator[St
     with tempfile.TemporaryDirectory(prefix="lint-", dir=scratch) as directory:
         room = shutil.disk_usage(directory).free
         plain = unpack(path, Path(directory, "unpacked"), room, task)
-        if foreign.describe(plain)["format"] != "raw":
-            with served(plain, budget, task) as disk:
-                yield disk
-            return
-        file = RawFile(plain, budget)
-        try:
-            yield file
-        finally:
-            file.close()
+        with viewed(plain, budget, task) as disk:
+            yield disk
+
+
+@contextlib.contextmanager
+def viewed(path: Path, budget: Budget, task: Task) -> Iterator[Storage]:
+    """`opened`, of a file that is not compressed."""
+    if foreign.describe(path)["format"] != "raw":
+        with served(path, budget, task) as disk:
+            yield disk
+        return
+    file = RawFile(path, budget)
+    try:
+        yield file
+    finally:
+        file.close()
