@@ -40,7 +40,7 @@ from publisher.settings import (
 )
 from publisher.variants import Merged
 
-__all__ = ["Flavour", "Pipeline", "load", "load_options", "validate"]
+__all__ = ["Flavour", "Pipeline", "load", "load_options", "load_rehearse", "validate"]
 
 PROOFS: Mapping[str, type[BaseModel]] = {
     "lint": Lint,
@@ -102,6 +102,14 @@ def load_options(
     reading.targets(Merged(reading.data), partial=True)
     reading.finish(path or Path("the settings"))
     return {name: dict(section) for name, section in reading.data.get("targets", {}).items()}
+
+
+def load_rehearse(*, settings: Sequence[str], environ: Mapping[str, str]) -> Rehearse:
+    """The section [rehearse] of a command without a file: defaults and `settings`."""
+    reading = _Reading({}, settings, environ, _nothing)
+    made = reading.section(Merged(reading.data), "rehearse", Rehearse, required=False)
+    reading.finish(Path("the settings"))
+    return made or Rehearse()
 
 
 class _Reading:

@@ -25,10 +25,11 @@ from publisher.errors import ProofError, PublishError, UsageError
 from publisher.memory import Memory
 from publisher.migrate import complete_options
 from publisher.model import Disk, Firmware, Spec
-from publisher.pipeline import load, load_options
+from publisher.pipeline import load, load_options, load_rehearse
 from publisher.proof.guest import Guest, Rehearsable
 from publisher.proof.rehearse import Rehearsal, Status, rehearse
 from publisher.rehearsal import Rehearse
+from publisher.settings import Setting
 from publisher.task import Cancellation, Task
 from publisher.vm.vanishing import vanishing
 
@@ -99,9 +100,15 @@ def run(
 
 
 def _settings(pipeline: Path | None, settings: Sequence[str]) -> Rehearse:
-    """The section [rehearse] of a pipeline file."""
+    """The section [rehearse]: of a pipeline file, or without one of settings alone."""
     if pipeline is None:
-        return Rehearse()
+        for text in settings:
+            if Setting.parse(text).path[0] not in ("rehearse", "targets"):
+                raise UsageError(
+                    f"--set {text}: has no effect on a rehearsal without a pipeline file",
+                    hint="set rehearse.… or targets.…, or name the file with --pipeline",
+                )
+        return load_rehearse(settings=settings, environ=os.environ)
     loaded = load(pipeline, settings=settings, environ=os.environ)
     return loaded.flavours[0].proofs.rehearse
 

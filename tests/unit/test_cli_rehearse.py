@@ -173,6 +173,28 @@ def test_settings_come_from_a_pipeline(publish: Command, engine: Engine, disk: P
     assert [check.run for check in engine.settings.checks] == ["nginx -t"]
 
 
+def test_settings_need_no_pipeline(publish: Command, engine: Engine, disk: Path) -> None:
+    words = ("rehearse.second_boot=false", "rehearse.timeout=60", "targets.nimbus.workers=3")
+    given = [word for text in words for word in ("--set", text)]
+    assert publish("rehearse", str(disk), *given).code == 0
+    assert engine.settings == Rehearse(second_boot=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "said"),
+    [
+        ("rehearse.second_boots=false", 3, 'did you mean "second_boot"?'),
+        ("build.size=2GiB", 2, "--set build.size=2GiB: has no effect on a rehearsal without"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(
+    publish: Command, engine: Engine, disk: Path, setting: str, code: int, said: str
+) -> None:
+    assert publish("rehearse", str(disk), "--set", setting).code == code
+    assert said in publish.err
+    assert engine.settings is None
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
