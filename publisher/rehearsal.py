@@ -49,6 +49,8 @@ class Rehearse(Section):
         240, ge=15, le=7200, description="Seconds without a sign of life that end a boot."
     )
     second_boot: bool = Field(
-        True, description="Boot again as another instance, to find what was frozen in the first."
+        True,
+        description="Boot again as another instance, on the cloud's other kind of machine where it "
+        "has one, to find what was frozen in the first.",
     )
     checks: tuple[Check, ...] = Field((), description="Commands of your own, run in the guest.")

@@ -117,6 +117,17 @@ def test_the_second_boot_can_be_left_out(world: World) -> None:
     assert "identity" not in {claim.id for claim in verdict.claims}
 
 
+def test_no_other_kind_of_machine_boots_without_a_second_boot(world: World) -> None:
+    world.looks = (LOOK, BIOS)
+    verdict = world.rehearse(second_boot=False)
+    assert [title for title, *_ in world.booted] == [LOOK.title]
+    assert verdict.passed
+    (identity,) = [claim for claim in verdict.claims if claim.id == "identity"]
+    assert BIOS.title in identity.title
+    assert identity.status is Status.UNREACHED
+    assert "second_boot" in identity.evidence
+
+
 def test_a_first_boot_that_fails_is_the_only_one_and_is_explained(world: World) -> None:
     world.error = "it asks for a login on its console and no ssh server answers"
     verdict = world.rehearse()

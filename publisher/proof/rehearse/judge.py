@@ -245,9 +245,23 @@ def _claim(line: _Line, answer: Answer) -> Claim:
     return Claim(line.id, line.title, status, evidence)
 
 
+def _anew(look: Look) -> str:
+    return f"a new instance is set up anew ({look.title})"
+
+
+def unreached(look: Look, why: str = "") -> Claim:
+    """The line of another instance that was not booted."""
+    return Claim("identity", _anew(look), Status.UNREACHED, why)
+
+
+def left_out(looks: Sequence[Look]) -> list[Claim]:
+    """The lines of kinds of machines on which nobody wanted a boot."""
+    return [unreached(look, "left out: second_boot is false") for look in looks]
+
+
 def again(seen: Seen, before: Seen) -> Claim:
     """The line of a boot of the same disk as another instance."""
-    title = f"a new instance is set up anew ({seen.look.title})"
+    title = _anew(seen.look)
     facts, earlier = seen.facts, before.facts
     if seen.blind and seen.error is None:
         return Claim("identity", title, Status.UNPROVABLE, BLIND)

@@ -40,10 +40,8 @@ def rehearse_one(
     looks = guest.looks(spec)
     with vanishing(scratch, f"{guest.name}-") as directory:
         image = props.overlay(disk, directory / "overlay.qcow2", task)
-        orders = [
-            Order(guest, look, spec.arch, image, settings)
-            for look in _order_of_boots(looks, again=settings.second_boot)
-        ]
+        booted = _order_of_boots(looks, again=settings.second_boot)
+        orders = [Order(guest, look, spec.arch, image, settings) for look in booted]
         boots, claims = _boots(orders, disk, directory, task)
         failed = any(claim.status is Status.FAILED for claim in claims)
         if failed:
@@ -56,7 +54,7 @@ def rehearse_one(
     return Rehearsal(
         cloud=guest.name,
         machine=looks[0].title,
-        claims=(*claims, *_left_open(looks)),
+        claims=(*claims, *judge.left_out(looks[len(booted) :]), *_left_open(looks)),
         seconds=round(task.clock.monotonic() - started, 1),
         phases=boots[0].phases,
         boots=tuple(seen.seconds for seen in boots),
@@ -70,9 +68,11 @@ def _left_open(looks: Sequence[Look]) -> list[Claim]:
 
 
 def _order_of_boots(looks: Sequence[Look], *, again: bool) -> Sequence[Look]:
-    """Every look once. Each boot after the first is another instance, so that with
-    one look a second boot is needed only to show that."""
-    return (*looks, looks[0]) if len(looks) == 1 and again else looks
+    """`again`: every look once. Each boot after the first is another instance, so that
+    with one look a second boot is needed only to show that."""
+    if not again:
+        return looks[:1]
+    return (*looks, looks[0]) if len(looks) == 1 else looks
 
 
 def _boots(
@@ -91,8 +91,7 @@ def _boots(
     claims = [*judge.claims(first, disk.size), *checked]
     for number, order in enumerate(others, 2):
         if first.error is not None:
-            title = f"a new instance is set up anew ({order.look.title})"
-            claims.append(Claim("identity", title, Status.UNREACHED))
+            claims.append(judge.unreached(order.look))
             continue
         task.phase(f"as another instance: {order.look.title}")
         room = _room(directory, number)
