@@ -122,7 +122,8 @@ class Machine:
         self.hardware = hardware
         self.task = task
         self.accelerator = accelerator or probe(hardware.arch)
-        self.tracker = tracker or Tracker(lambda phase: task.phase(f"booting: {phase.title}"))
+        self._boots = not hardware.incoming
+        self.tracker = tracker or Tracker(self._tell)
         self.ssh_port = 0
         self.resets = 0
         """How often the guest has restarted itself; only where set-action lets it."""
@@ -261,6 +262,7 @@ class Machine:
             if name == "SHUTDOWN":
                 self.shutdown = str(data.get("reason", "unknown"))
             elif name == "RESET" and data.get("guest"):
+                self._boots = True
                 self.tracker.restart()
                 self.resets += 1
             elif name == "GUEST_PANICKED":
@@ -271,6 +273,11 @@ class Machine:
                     if data.get("nospace")
                     else HostError(f"the guest's disk failed: {data.get('reason', 'I/O error')}")
                 )
+
+    def _tell(self, phase: Phase) -> None:
+        # a machine that goes on from a checkpoint only passes the phases of its login
+        if self._boots:
+            self.task.phase(f"booting: {phase.title}")
 
     # -- questions
 

@@ -273,7 +273,7 @@ def test_a_corrected_step_is_done_without_booting_again(disk: Disk, world: World
         built = world.build(steps, task)
     phases = [event.phase for event in world.events if isinstance(event, StepPhase)]
     assert "resuming the machine after step 2" in phases
-    assert not {"booting: bootloader", "booting: kernel", "booting: init"} & set(phases)
+    assert not any(phase.startswith("booting") for phase in phases)
     assert inside(built, "cat /etc/right") == "right\n"
     assert "File not found" in inside(built, "stat /opt/files"), "a step that is no more"
     (shown,) = task.memory.get("evidence")
@@ -308,7 +308,7 @@ def test_a_checkpoint_whose_memory_is_damaged_gives_way_to_the_one_before_it(
     assert any("the checkpoint can't be resumed" in text for text in notes)
     phases = [event.phase for event in world.events if isinstance(event, StepPhase)]
     assert "resuming the machine as it was booted" in phases
-    assert "booting: kernel" not in phases
+    assert not any(phase.startswith("booting") for phase in phases)
     assert world.guests() == []
 
 

@@ -6,11 +6,14 @@ import json
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from publisher.errors import BootError, BuildError, Cancelled, HostError
+from publisher.events import Event, StepPhase
+from publisher.memory import Memory
 from publisher.task import Task, detached
 from publisher.vm import process
 from publisher.vm.accelerator import decide
@@ -149,6 +152,22 @@ def test_a_restart_that_was_asked_for_begins_another_boot(
         assert machine.tracker.phase is Phase.FIRMWARE
         assert machine.resets == 1
         machine.check()
+
+
+def test_a_resumed_machine_boots_only_once_it_restarts(
+    qemu: Path, hardware: Hardware, tmp_path: Path
+) -> None:
+    qemu.write_text(
+        f'{FAKE}\nanswer()\nevent("RESET", guest=True, reason="guest-reset")\ntime.sleep(60)'
+    )
+    told: list[Event] = []
+    task = Task("build", Memory(tmp_path / "memory"), sink=told.append)
+    with Machine(replace(hardware, incoming=True), task, TCG) as machine:
+        machine.tracker.enter(Phase.READY)
+        assert told == []
+        machine.execute("cont")
+        until(lambda: machine.resets)
+    assert [e.phase for e in told if isinstance(e, StepPhase)] == ["booting: firmware"]
 
 
 def test_a_guest_that_powers_off_is_what_sealing_waits_for(
