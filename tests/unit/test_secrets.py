@@ -398,6 +398,38 @@ def test_a_secret_of_the_build_is_found_in_any_form(tmp_path: Path, form: str, k
     assert OWN.strip()[:5] not in findings[0].evidence
 
 
+LINES = "\n".join(drawn(14) for _ in range(5))
+"""Each too short to be looked for by itself."""
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["at hand", "by its trace"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("ends", [("\n", "\r\n"), ("\r\n", "\n")], ids=["CRLF", "LF"])
+def test_a_secret_of_several_lines_is_found_with_other_ends_of_lines(
+    tmp_path: Path, form: str, ends: tuple[str, str], kept: bool
+) -> None:
+    given, on_disk = (LINES.replace("\n", end) for end in ends)
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(b"#" * 5000 + FORMS[form](on_disk.encode()) + b"#" * 5000)
+    known = Known({"TOKEN": given})
+    if kept:
+        stored = json.dumps([trace.to_json() for trace in known.keep()])
+        known = Known(traces=[Trace.from_json(trace) for trace in json.loads(stored)])
+    [finding] = secrets(found(disk, tmp_path, known))
+    assert finding.rule == "secrets.build-secret"
+    assert "TOKEN (with other ends of lines)" in finding.evidence
+
+
+def test_a_value_with_both_ends_of_lines_is_looked_for_as_it_is(tmp_path: Path) -> None:
+    value = LINES.replace("\n", "\r\n", 2)
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(b"#" * 5000 + value.encode() + b"#" * 5000)
+    kept = Known({"TOKEN": value}).keep()
+    [finding] = secrets(found(disk, tmp_path, Known(traces=kept)))
+    assert "other ends" not in finding.evidence
+    assert (kept[0].longer, kept[0].later) == (0, 0)
+
+
 def test_another_value_with_the_same_start_is_not_taken_for_it(tmp_path: Path) -> None:
     disk = tmp_path / "disk.raw"
     disk.write_bytes((OWN[:20] + drawn(12)).encode() * 20)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import quote
 
-from publisher.proof.secrets.trace import Trace
+from publisher.proof.secrets.trace import OTHER_ENDS, Trace, other_ends
 
 __all__ = ["Known", "Trace"]
 
@@ -50,7 +50,10 @@ class Known:
         for label, value in self._values.items():
             if len(value) < SHORTEST:
                 continue
-            for form, data in _forms(value).items():
+            forms = {data: form for form, data in reversed(_forms(value).items())}
+            for form, data in _forms(other_ends(value)).items():
+                forms.setdefault(data, OTHER_ENDS + form)
+            for data, form in forms.items():
                 if len(data) >= SHORTEST:
                     yield f"{label}{form}", data
 

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from publisher.model import Noun
@@ -39,6 +39,8 @@ class Trace(Noun):
     (`anchor`, which begins `at`), and salted digests of it, all in hex. `sieve` is
     short, and only saves the slow `digest` for what is almost certainly it. There is
     one digest for all forms of the value, so that they tell no more than one does.
+    With the other ends of lines it is `longer` by so many bytes, and the anchor begins
+    so many `later`; both are negative for a value with CRLF.
     Without an anchor it only says that there was a value.
     """
 
@@ -49,6 +51,8 @@ class Trace(Noun):
     salt: str = ""
     sieve: str = ""
     digest: str = ""
+    longer: int = 0
+    later: int = 0
 
     @classmethod
     def of(cls, label: str, value: bytes) -> Self:
@@ -56,6 +60,10 @@ class Trace(Noun):
             return cls(label, len(value))
         width = 4 if len(value) >= _LONG else 3
         at = max(range(len(value) - width + 1), key=lambda n: _rarity(value[n : n + width]))
+        longer = later = 0
+        if not _ENDS & set(value[at : at + width]):
+            longer = len(other_ends(value)) - len(value)
+            later = len(other_ends(value[:at])) - at if longer else 0
         salt = os.urandom(16)
         return cls(
             label,
@@ -65,32 +73,63 @@ class Trace(Noun):
             salt.hex(),
             _sieve(salt, value).hex(),
             _digest(salt, value).hex(),
+            longer,
+            later,
         )
 
     def forms(self) -> Iterator[Form]:
-        """As it is, in hex, in UTF-16 and, for each place where it may begin, in base64."""
+        """As it is, in hex, in UTF-16 and, for each place where it may begin, in base64;
+        all with the other ends of lines too, where it has several."""
         region = bytes.fromhex(self.anchor)
         if not region:
             return
-        yield Form("", region, self.at, self.length, bytes)
-        yield Form(" (in hex)", region.hex().encode(), 2 * self.at, 2 * self.length, _from_hex)
-        if region.isascii():
-            wide = region.decode().encode("utf-16-le")
-            yield Form(" (in UTF-16)", wide, 2 * self.at, 2 * self.length, _from_utf16)
-        for shift in range(3):
-            before = shift + self.at
-            # the characters that depend on the region and on nothing else
-            first, last = -(-before * 8 // 6), (before + len(region)) * 8 // 6
-            whole = base64.b64encode(bytes(before) + region + bytes(2))
-            size = -(-(shift + self.length) * 8 // 6)
-            decode = _From64(shift, self.length)
-            yield Form(" (in base64)", whole[first:last], first, size, decode)
+        yield from _encoded(region, self.at, self.length)
+        if self.longer:
+            for form in _encoded(region, self.at + self.later, self.length + self.longer):
+                decode = _OtherEnds(form.decode)
+                yield replace(form, title=OTHER_ENDS + form.title, decode=decode)
 
     def matches(self, candidate: bytes) -> bool:
         salt = bytes.fromhex(self.salt)
         if len(candidate) != self.length or _sieve(salt, candidate).hex() != self.sieve:
             return False
         return hmac.compare_digest(_digest(salt, candidate).hex(), self.digest)
+
+
+def _encoded(region: bytes, at: int, length: int) -> Iterator[Form]:
+    yield Form("", region, at, length, bytes)
+    yield Form(" (in hex)", region.hex().encode(), 2 * at, 2 * length, _from_hex)
+    if region.isascii():
+        wide = region.decode().encode("utf-16-le")
+        yield Form(" (in UTF-16)", wide, 2 * at, 2 * length, _from_utf16)
+    for shift in range(3):
+        before = shift + at
+        # the characters that depend on the region and on nothing else
+        first, last = -(-before * 8 // 6), (before + len(region)) * 8 // 6
+        whole = base64.b64encode(bytes(before) + region + bytes(2))
+        size = -(-(shift + length) * 8 // 6)
+        yield Form(" (in base64)", whole[first:last], first, size, _From64(shift, length))
+
+
+OTHER_ENDS = " (with other ends of lines)"
+_ENDS = set(b"\r\n")
+
+
+def other_ends(value: bytes) -> bytes:
+    """With CRLF for LF, or LF for CRLF; what has both, or a lone CR, stays as it is."""
+    plain = value.replace(b"\r\n", b"\n")
+    if b"\r" in plain:
+        return value
+    crlf = plain.replace(b"\n", b"\r\n")
+    return crlf if value == plain else plain if value == crlf else value
+
+
+@dataclass(frozen=True, slots=True)
+class _OtherEnds:
+    decode: Callable[[bytes], bytes]
+
+    def __call__(self, text: bytes) -> bytes:
+        return other_ends(self.decode(text))
 
 
 def _from_hex(text: bytes) -> bytes:
@@ -118,7 +157,10 @@ class _From64:
 
 
 def _rarity(piece: bytes) -> int:
-    """How seldom these bytes are likely to stand on a disk: words are everywhere."""
+    """How seldom these bytes are likely to stand on a disk: words are everywhere, and
+    ends of lines are of two kinds."""
+    if _ENDS & set(piece):
+        return -1
     kinds = {bytes([c]).isdigit() for c in piece}, {bytes([c]).isupper() for c in piece}
     return 4 * len(set(piece)) + sum(map(len, kinds)) - 4 * (piece.islower() or piece.isdigit())
 
