@@ -17,9 +17,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from publisher.closing import Closing
 from publisher.errors import HostError, StateError
 from publisher.memory import Memory, append_line, open_appending, read_lines
 from publisher.model import Noun
@@ -69,7 +69,7 @@ def _replay(directory: Path) -> tuple[dict[str, Outcome], str, set[str]]:
     return outcomes, run, fresh
 
 
-class Journal:
+class Journal(Closing):
     """Open for writing; raises StateError while another process has it open."""
 
     def __init__(self, state: Path, name: str, version: str) -> None:
@@ -143,14 +143,3 @@ class Journal:
             os.close(self._handle)
             os.close(self._lock)
             self._handle = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -15,13 +15,12 @@ import ssl
 import threading
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 from providers.azure.credentials import is_loopback
 from providers.azure.errors import refusal
+from publisher.closing import Closing
 from publisher.disks import extents as ext
 from publisher.errors import Cancelled, ProviderError, UnreachableError
 from publisher.model import MIB, SECTOR, Extent
@@ -49,7 +48,7 @@ def pieces(extents: Iterable[Extent], limit: int = PAGE_MAX, gap: int = 0) -> It
             at = end
 
 
-class Pages:
+class Pages(Closing):
     """The pages of one disk, for as long as its SAS lives; thread-safe.
 
     Cancelling the task breaks all connections, so that no transfer outlives it.
@@ -218,14 +217,3 @@ class Pages:
             for connection in self._open:
                 connection.close()
             self._open.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -9,9 +9,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from publisher.closing import Closing
 from publisher.disks import extents as ext
 from publisher.errors import HostError, PublishError
 from publisher.memory import boot_id
@@ -33,7 +32,7 @@ def is_zero(data: bytes) -> bool:
     return data == _zero_bytes(len(data))
 
 
-class Reader:
+class Reader(Closing):
     """Positioned reads of a Disk's virtual bytes; thread-safe. Reading beyond
     the end gives zeros, so the last block of any size comes out whole."""
 
@@ -73,17 +72,6 @@ class Reader:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def zeros(length: int, chunk: int = 4 * MIB) -> Iterator[bytes]:

@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from publisher.closing import Closing
 from publisher.errors import PublishError, StateError
 from publisher.lab.machine import LabMachine
 
@@ -35,7 +35,7 @@ def _address(directory: Path) -> Iterator[str]:
         os.close(handle)
 
 
-class Control:
+class Control(Closing):
     """The server's side. A context; `serve_one` does what was asked in the thread
     that owns the machine."""
 
@@ -57,12 +57,7 @@ class Control:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._closing.set()
         self._thread.join()
         self._listener.close()

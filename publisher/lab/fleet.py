@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from publisher.build.checkpoints import Checkpoint
+from publisher.closing import Closing
 from publisher.errors import Cancelled
 from publisher.lab import running
 from publisher.lab.control import Control
@@ -36,7 +35,7 @@ class _Place:
     thread: threading.Thread | None = None
 
 
-class Fleet:
+class Fleet(Closing):
     """A context around machines of one image; leaving it ends them."""
 
     def __init__(
@@ -58,15 +57,7 @@ class Fleet:
         self._places: list[_Place] = []
         self._ending = threading.Event()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._ending.set()
         for place in self._places:
             if place.thread is not None:

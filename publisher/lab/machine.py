@@ -9,11 +9,10 @@ import secrets
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from publisher.build.checkpoints import Checkpoint
 from publisher.build.room import Login, Room
+from publisher.closing import Closing
 from publisher.errors import StateError, UsageError
 from publisher.lab.image import Image
 from publisher.lab.snapshots import Settings, Snapshots, check_name, described, facts, level
@@ -33,7 +32,7 @@ class Offline(Network):
     netdev = "user,restrict=on"
 
 
-class LabMachine:
+class LabMachine(Closing):
     """A context around a running guest. `directory` is private to the user; its
     machine.json says how other processes reach the guest."""
 
@@ -61,15 +60,7 @@ class LabMachine:
         self._stack = ExitStack()
         self._room: Room | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._stack.close()
 
     @property

@@ -103,11 +103,8 @@ def lint(
     """
     task.phase("looking through the disk")
     budget = Budget(check=task.check)
-    file = RawFile(disk.path, budget)
-    try:
+    with RawFile(disk.path, budget) as file:
         report = examine(file, clouds, ignore, budget, spec, task.phase)
-    finally:
-        file.close()
     accepted = [
         replace(i.finding, severity=NOTE, evidence=f"{i.finding.evidence} (ignored: {i.reason})")
         for i in report.ignored

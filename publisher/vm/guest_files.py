@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
-from types import TracebackType
 from typing import Any, Self
 
+from publisher.closing import Closing
 from publisher.vm import relay
 
 ADDRESS = "10.0.2.100"
@@ -32,7 +32,7 @@ _IDLE = 600
 """Seconds after which a silent connection is closed."""
 
 
-class GuestFiles:
+class GuestFiles(Closing):
     """A context around the server. `files` are served below URL by their names, as
     bytes or from a path;
     `reports` are names that the guest may fetch or send a text to, which
@@ -79,12 +79,7 @@ class GuestFiles:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

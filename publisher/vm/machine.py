@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, cast
 
+from publisher.closing import Closing
 from publisher.errors import BootError, BuildError, HostError, PublishError
 from publisher.model import Arch
 from publisher.task import Task
@@ -108,7 +108,7 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
     return [*argv, "-incoming", "defer"] if hardware.incoming else argv
 
 
-class Machine:
+class Machine(Closing):
     """A context: entering starts QEMU, leaving kills it. All methods are for one
     thread; cancelling the task kills the guest within half a second."""
 
@@ -155,14 +155,6 @@ class Machine:
                 raise HostError(f"QEMU could not start: {said or error}") from error
             raise
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Kill the guest if it still runs; nothing of it stays."""

@@ -17,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from publisher.closing import Closing
 from publisher.errors import HostError
 from publisher.vm import inside, process
 from publisher.vm.host import require, which
@@ -36,7 +36,7 @@ _KINDS = (("--user", "--net", "--mount"), ("--net", "--mount"))
 """What is unshared: with a user namespace, or by a root user who may do without."""
 
 
-class PrivateNetwork(Network):
+class PrivateNetwork(Network, Closing):
     """A context. `endpoints` are served at their (address, port), `names` resolve,
     and the guest's resolver is QEMU's 10.0.2.3. Raises HostError where the kernel
     forbids it. To be entered in a thread that lives as long as the network must."""
@@ -64,14 +64,6 @@ class PrivateNetwork(Network):
             self.close()
             raise
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

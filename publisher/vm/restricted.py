@@ -12,9 +12,9 @@ import ipaddress
 import socket
 import sys
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from publisher.closing import Closing
 from publisher.vm import relay
 from publisher.vm.board import comma
 from publisher.vm.network import Network
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NET = ipaddress.ip_network("168.0.0.0/7")
 
 
-class RestrictedNetwork(Network):
+class RestrictedNetwork(Network, Closing):
     """A context. Serves the IPv4 endpoints that lie in NET; names do not resolve."""
 
     address = "168.0.0.15"
@@ -50,14 +50,6 @@ class RestrictedNetwork(Network):
             raise
         self.netdev = ",".join(words)
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         for server in self._servers:

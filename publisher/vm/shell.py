@@ -14,9 +14,9 @@ import termios
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from publisher.closing import Closing
 from publisher.errors import BuildError
 from publisher.task import Task
 from publisher.vm import process, script
@@ -97,7 +97,7 @@ def options(pair: Keys, *, pinned: bool) -> list[str]:
     return argv
 
 
-class Shell:
+class Shell(Closing):
     """Login of one user in a Machine; a context that ends with the connection.
 
     `pinned`: only the host key of `keys` is accepted; otherwise any, which is for
@@ -266,14 +266,6 @@ class Shell:
             self.close()
             raise
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- commands
 

@@ -41,8 +41,5 @@ def viewed(path: Path, budget: Budget, task: Task) -> Iterator[Storage]:
         with served(path, budget, task) as disk:
             yield disk
         return
-    file = RawFile(path, budget)
-    try:
+    with RawFile(path, budget) as file:
         yield file
-    finally:
-        file.close()

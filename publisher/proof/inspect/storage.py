@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from publisher.closing import Closing
 from publisher.errors import HostError
 from publisher.model import MIB
 from publisher.proof.inspect.budget import Budget, Damaged
@@ -25,7 +26,7 @@ class Storage(Protocol):
         lie outside, and Exhausted."""
 
 
-class RawFile:
+class RawFile(Closing):
     """The bytes of a raw disk file."""
 
     def __init__(self, path: Path, budget: Budget, size: int | None = None) -> None:

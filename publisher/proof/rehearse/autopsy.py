@@ -70,11 +70,8 @@ def files(image: Path, scratch: Path, task: Task) -> Iterator[Files]:
             yield Nothing()
             return
         budget = Budget(seconds=30, check=task.check)
-        disk = RawFile(flat, budget)
-        try:
+        with RawFile(flat, budget) as disk:
             yield _open(disk, budget)
-        finally:
-            disk.close()
     finally:
         flat.unlink(missing_ok=True)
 
