@@ -10,8 +10,8 @@ from typing import Any
 from providers.azure.sandbox import pages
 from providers.azure.sandbox.operations import Operations
 from providers.azure.sandbox.resources import location
-from providers.azure.sandbox.schema import Types
 from providers.azure.sandbox.store import Entry, State
+from providers.azure.sandbox.stored import Stored
 from providers.azure.sandbox.web import Answer, Refused, Request
 from publisher.disks import vhd
 from publisher.model import GIB, MIB
@@ -22,22 +22,12 @@ _UPLOAD_MIN, _UPLOAD_MAX = 20_972_032, 35_183_298_347_520
 _SAS_MAX = 60 * 24 * 3600
 
 
-class Disks:
+class Disks(Stored):
     def __init__(self, state: State, operations: Operations) -> None:
-        self._state = state
-        self._operations = operations
-        self._types = Types("disks")
+        super().__init__(state, operations, "disks")
 
-    @property
-    def version(self) -> str:
-        return self._types.version
-
-    def entry(self, id_: str) -> Entry:
-        found = self._state.get(id_)
-        if found is None:
-            name = id_.rpartition("/")[2]
-            raise Refused(404, "ResourceNotFound", f"The Resource '{KIND}/{name}' was not found.")
-        return found
+    def _named(self, id_: str) -> str:
+        return f"{KIND}/{id_.rpartition('/')[2]}"
 
     def get(self, _request: Request, entry: Entry) -> Answer:
         self._operations.look(entry)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from providers.azure.sandbox.operations import Operations
-from providers.azure.sandbox.schema import Types
 from providers.azure.sandbox.store import Entry, State
+from providers.azure.sandbox.stored import Stored
 from providers.azure.sandbox.web import Answer, Refused, Request
 
 GALLERY = "Microsoft.Compute/galleries"
@@ -14,23 +14,11 @@ DEFINITION = f"{GALLERY}/images"
 VERSION = f"{DEFINITION}/versions"
 
 
-class GalleryResources:
+class GalleryResources(Stored):
     """Their life: made, changed and removed by operations of the same kind."""
 
     def __init__(self, state: State, operations: Operations) -> None:
-        self._state = state
-        self._operations = operations
-        self._types = Types("galleries")
-
-    @property
-    def version(self) -> str:
-        return self._types.version
-
-    def entry(self, id_: str) -> Entry:
-        found = self._state.get(id_)
-        if found is None:
-            raise Refused(404, "ResourceNotFound", f"The Resource '{id_}' was not found.")
-        return found
+        super().__init__(state, operations, "galleries")
 
     @staticmethod
     def _new(
