@@ -57,13 +57,7 @@ class Disks(Collection):
                 return earlier
             body = self.schema.body(request, "disks.insert")
             disk = self.prepare(zone, body)
-            return self.operations.begin(
-                request,
-                "disks.insert",
-                f"zones/{zone}/disks/{disk['name']}",
-                {"key": f"{zone}/{disk['name']}"},
-                zone=zone,
-            )
+            return self.operations.begin_in(zone, request, "disks.insert", disk["name"])
 
     def prepare(self, zone: str, body: Document) -> Document:
         """A new disk in the state CREATING. Hold the lock. Raises Refused."""
@@ -120,9 +114,7 @@ class Disks(Collection):
             disk = self.named(zone, request.arguments["disk"])
             changed = self.relabel(disk, self.schema.body(request, "disks.setLabels"))
             self.store.disks.put(f"{zone}/{disk['name']}", changed)
-            return self.operations.begin(
-                request, "disks.setLabels", f"zones/{zone}/disks/{disk['name']}", zone=zone
-            )
+            return self.operations.begin_in(zone, request, "disks.setLabels", disk["name"])
 
     def _delete(self, request: Request) -> Answer:
         zone, name = request.arguments["zone"], request.arguments["disk"]
@@ -136,13 +128,7 @@ class Disks(Collection):
                     f"The disk resource '{name}' is already being used by '{disk['users'][0]}'",
                     "resourceInUseByAnotherResource",
                 )
-            return self.operations.begin(
-                request,
-                "disks.delete",
-                f"zones/{zone}/disks/{name}",
-                {"key": f"{zone}/{name}"},
-                zone=zone,
-            )
+            return self.operations.begin_in(zone, request, "disks.delete", name)
 
     def _destroy(self, operation: Document) -> None:
         self.drop(operation["_arguments"]["key"])

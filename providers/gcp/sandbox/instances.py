@@ -108,13 +108,7 @@ class Instances(Collection):
             instance |= {"status": "PROVISIONING", "disks": attached}
             instance["zone"] = self.link(f"zones/{zone}")
             self.store.instances.put(f"{zone}/{name}", instance)
-            return self.operations.begin(
-                request,
-                "instances.insert",
-                f"zones/{zone}/instances/{name}",
-                {"key": f"{zone}/{name}"},
-                zone=zone,
-            )
+            return self.operations.begin_in(zone, request, "instances.insert", name)
 
     def _check(self, zone: str, body: Document) -> None:
         machine = MACHINE_TYPE.fullmatch(body.get("machineType", ""))
@@ -207,13 +201,8 @@ class Instances(Collection):
             attached = self._plug(zone, instance, len(instance["disks"]), body)
             changed = {**instance, "disks": [*instance["disks"], attached]}
             self.store.instances.put(f"{zone}/{name}", changed)
-            return self.operations.begin(
-                request,
-                "instances.attachDisk",
-                f"zones/{zone}/instances/{name}",
-                {"key": f"{zone}/{name}", "disk": disk["name"], "device": attached["deviceName"]},
-                zone=zone,
-            )
+            added = {"disk": disk["name"], "device": attached["deviceName"]}
+            return self.operations.begin_in(zone, request, "instances.attachDisk", name, **added)
 
     def _attached(self, operation: Document) -> None:
         arguments = operation["_arguments"]
@@ -251,13 +240,7 @@ class Instances(Collection):
                 return earlier
             instance = self.named(zone, name)
             self.store.instances.put(f"{zone}/{name}", {**instance, "status": "STOPPING"})
-            return self.operations.begin(
-                request,
-                "instances.delete",
-                f"zones/{zone}/instances/{name}",
-                {"key": f"{zone}/{name}"},
-                zone=zone,
-            )
+            return self.operations.begin_in(zone, request, "instances.delete", name)
 
     def _destroy(self, operation: Document) -> None:
         self.drop(operation["_arguments"]["key"])

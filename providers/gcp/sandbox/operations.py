@@ -83,6 +83,14 @@ class Operations:
                 return Answer(self._public(document))
         return None
 
+    def begin_in(
+        self, zone: str, request: Request, kind: str, name: str, **arguments: object
+    ) -> Answer:
+        """`begin` on the named resource of a zone; `kind` says what it is: disks.insert."""
+        key = {"key": f"{zone}/{name}", **arguments}
+        target = f"zones/{zone}/{kind.partition('.')[0]}/{name}"
+        return self.begin(request, kind, target, key, zone=zone)
+
     def begin(
         self,
         request: Request,
