@@ -9,10 +9,10 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Self, cast
 
 from publisher import provider as seam
+from publisher.closing import Closing
 from publisher.errors import HostError, StateError, UsageError
 
 
@@ -24,7 +24,7 @@ def emulated(name: str) -> type[seam.Emulated]:
     return cast("type[seam.Emulated]", kind)
 
 
-class Sandboxes:
+class Sandboxes(Closing):
     """A context manager; inside it, `os.environ` points every SDK at the stand-ins.
 
     Their state is kept under STATE/sandbox/NAME, for one process at a time.
@@ -82,12 +82,7 @@ class Sandboxes:
             os.environ[name] = value
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -53,13 +53,12 @@ def download(
         # what an earlier download of another image left is of no use
         into.with_name(into.name + ".partial").unlink(missing_ok=True)
         task.memory.set("source", snapshot)
-    with _readable(api, region, snapshot, task) as (readable, gib):
-        writer = raw.SparseWriter(into, gib * GIB, task)
-        try:
-            _fetch(api, options, region, readable, writer, task)
-            writer.finish()
-        finally:
-            writer.close()
+    with (
+        _readable(api, region, snapshot, task) as (readable, gib),
+        raw.SparseWriter(into, gib * GIB, task) as writer,
+    ):
+        _fetch(api, options, region, readable, writer, task)
+        writer.finish()
     task.memory.forget("source")
     task.phase("hashing what was read")
     disk = raw.inspect(into, task.check)

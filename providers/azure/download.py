@@ -66,11 +66,9 @@ def download(
                 done += piece.length
                 task.progress(done, total)
 
-        try:
+        with writer:
             for _ in task.map(fetch, todo, workers=options.workers):
                 pass
             writer.finish()
-        finally:
-            writer.close()
     task.phase("hashing the disk")
     return raw.inspect(into, task.check)

@@ -62,10 +62,8 @@ def download(
             writer.write(offset, data)
         writer.write(start, b"")
 
-    try:
+    with writer:
         reading.run(lambda start, _stop: writer.has(start, 0), take)
         writer.finish()
-    finally:
-        writer.close()
     task.phase("hashing the disk")
     return raw.inspect(into, task.check)

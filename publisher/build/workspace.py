@@ -9,10 +9,10 @@ import os
 import secrets
 import shutil
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from publisher.build.namespace import Namespace
+from publisher.closing import Closing
 from publisher.disks.store import Store
 from publisher.errors import HostError
 from publisher.model import GIB
@@ -21,7 +21,7 @@ from publisher.vm import process
 from publisher.vm.machine import full
 
 
-class Workspace:
+class Workspace(Closing):
     """A context; leaving it removes the directory."""
 
     def __init__(self, store: Store, namespace: Namespace | None, task: Task) -> None:
@@ -78,12 +78,7 @@ class Workspace:
             child = process.spawn(argv)
             child.wait()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._remove(self.directory)
         self._lock_file(self.directory).unlink(missing_ok=True)
         if self._lock >= 0:

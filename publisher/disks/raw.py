@@ -125,7 +125,7 @@ def inspect(
     return Disk(path, size, digest.hexdigest(), ext.merge(found))
 
 
-class SparseWriter:
+class SparseWriter(Closing):
     """Writes a sparse raw file in any order from any thread, and remembers what
     was written in a ledger of the task, so that the next run goes on.
 
