@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from publisher.build import seal
+from publisher.build import seal, waking
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, failed_key
 from publisher.errors import BuildError, HostError
 from publisher.memory import boot_id
@@ -148,14 +148,10 @@ class Room:
         self._kept.touch(checkpoint)
         if not user:
             return
-        # the machine believes that it is still the moment of its checkpoint, and
-        # several machines resumed from it must not draw the same random numbers
-        now = f"{self.task.clock.now():.3f}"
-        wake = f"date -u -s @{now} >/dev/null && cat > /dev/urandom"
-        done = self.shell.command(
-            wake if user == "root" else f"sudo -n sh -c {shlex.quote(wake)}",
-            stdin=[os.urandom(256)],
-        )
+        # the machine believes that it is still the moment of its checkpoint
+        now = self.task.clock.now()
+        wake = waking.command(user, now, now - checkpoint.created)
+        done = self.shell.command(wake, stdin=[os.urandom(256)])
         if done.status:
             raise BuildError(f"the resumed machine's clock could not be set: {done.text}")
 
