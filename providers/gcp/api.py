@@ -13,7 +13,7 @@ import sys
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from publisher.errors import (
     ConflictError,
@@ -24,6 +24,8 @@ from publisher.errors import (
     UnreachableError,
 )
 from publisher.provider import require, sdk_imports
+
+T = TypeVar("T")
 
 PROVIDER = "gcp"
 TIMEOUT = (5.0, 60.0)
@@ -55,6 +57,16 @@ QUOTA = frozenset({"quotaExceeded", "QUOTA_EXCEEDED", "LIMIT_EXCEEDED", "limitEx
 def gone(error: ProviderError) -> bool:
     """True when the error says that there is no such resource."""
     return error.code in ("notFound", "RESOURCE_NOT_FOUND")
+
+
+def unless_gone(call: Callable[[], T]) -> T | None:
+    """What `call` gives, or None when there is no such resource."""
+    try:
+        return call()
+    except ProviderError as error:
+        if gone(error):
+            return None
+        raise
 
 
 def from_status(

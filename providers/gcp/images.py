@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from providers.gcp import identity, operations
-from providers.gcp.api import PROVIDER, Api, gone
+from providers.gcp.api import PROVIDER, Api, unless_gone
 from providers.gcp.options import GLOBAL, GcpOptions, architecture, features
 from publisher.errors import ConflictError, ProviderError
 from publisher.model import Audience, Image, ImageState, Query, Spec, Upload
@@ -35,15 +35,9 @@ def parse(ref: str) -> tuple[str, str]:
 def get(api: Api, project: str, name: str, task: Task) -> Any | None:
     """The image as the API has it, or None."""
 
-    def call() -> Any | None:
-        try:
-            return api.call("images", "get", project=project, image=name)
-        except ProviderError as error:
-            if gone(error):
-                return None
-            raise
-
-    return task.retry(call)
+    return task.retry(
+        lambda: unless_gone(lambda: api.call("images", "get", project=project, image=name))
+    )
 
 
 def status(resource: Any) -> str:
@@ -241,23 +235,14 @@ def _remove(api: Api, project: str, name: str, task: Task) -> None:
     """Delete the image and wait; gone already is fine."""
     identifier = str(uuid.uuid4())
 
-    def call() -> Any | None:
-        try:
-            return api.call(
-                "images", "delete_unary", project=project, image=name, request_id=identifier
-            )
-        except ProviderError as error:
-            if gone(error):
-                return None
-            raise
+    def call() -> Any:
+        return api.call(
+            "images", "delete_unary", project=project, image=name, request_id=identifier
+        )
 
-    operation = task.retry(call)
+    operation = task.retry(lambda: unless_gone(call))
     if operation is not None:
-        try:
-            operations.wait(api, project, operation, task, "deleting the image")
-        except ProviderError as error:
-            if not gone(error):
-                raise
+        unless_gone(lambda: operations.wait(api, project, operation, task, "deleting the image"))
 
 
 def delete(api: Api, image: Image, task: Task) -> None:

@@ -12,7 +12,15 @@ import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from providers.gcp.api import PROVIDER, TIMEOUT, Api, classified, endpoint, from_response, gone
+from providers.gcp.api import (
+    PROVIDER,
+    TIMEOUT,
+    Api,
+    classified,
+    endpoint,
+    from_response,
+    unless_gone,
+)
 from publisher.errors import ProviderError
 from publisher.task import Task
 
@@ -86,12 +94,7 @@ class Bucket:
     # -- objects
 
     def get(self, name: str) -> Resource | None:
-        try:
-            return self._json("GET", self._object(name))
-        except ProviderError as error:
-            if gone(error):
-                return None
-            raise
+        return unless_gone(lambda: self._json("GET", self._object(name)))
 
     def list(self, prefix: str) -> list[Resource]:
         found: list[Resource] = []
@@ -105,11 +108,7 @@ class Bucket:
 
     def delete(self, name: str) -> None:
         """Gone already is fine."""
-        try:
-            self._json("DELETE", self._object(name))
-        except ProviderError as error:
-            if not gone(error):
-                raise
+        unless_gone(lambda: self._json("DELETE", self._object(name)))
 
     def compose(
         self,

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from providers.gcp import identity, operations
-from providers.gcp.api import PROVIDER, Api, gone
+from providers.gcp.api import PROVIDER, Api, unless_gone
 from providers.gcp.objects import Bucket
 from providers.gcp.options import GcpOptions
 from providers.gcp.segments import Records, records
@@ -303,31 +303,23 @@ class Reading:
         if operation is None:
             return
         zone, project = self._options.zone, self._options.project
-        try:
-            operations.wait(self._api, project, operation, task, "removing the machine", zone=zone)
-        except ProviderError as error:
-            if not gone(error):
-                raise
+        what = "removing the machine"
+        unless_gone(lambda: operations.wait(self._api, project, operation, task, what, zone=zone))
 
     def _delete(self, service: str, task: Task, **target: str) -> Any | None:
         identifier = str(uuid.uuid4())
 
-        def call() -> Any | None:
-            try:
-                return self._api.call(
-                    service,
-                    "delete_unary",
-                    project=self._options.project,
-                    zone=self._options.zone,
-                    request_id=identifier,
-                    **target,
-                )
-            except ProviderError as error:
-                if gone(error):
-                    return None
-                raise
+        def call() -> Any:
+            return self._api.call(
+                service,
+                "delete_unary",
+                project=self._options.project,
+                zone=self._options.zone,
+                request_id=identifier,
+                **target,
+            )
 
-        return task.retry(call)
+        return task.retry(lambda: unless_gone(call))
 
     def _abandon(self) -> None:
         """After a failure or Ctrl-C: within seconds, ask for the removal of what
