@@ -54,6 +54,8 @@ class Hardware:
     arch: Arch = "x86_64"
     memory: int = 1024
     """MiB"""
+    cpus: int | None = None
+    """As many as a guest gets on this machine, if None."""
     firmware_code: Path | None = None
     firmware_variables: Path | None = None
     incoming: bool = False
@@ -75,7 +77,7 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
     platform = platform_of(hardware.arch)
     argv = [platform.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     argv += ["-machine", platform.machine, *accelerator.arguments]
-    argv += ["-smp", str(cpus()), "-m", str(hardware.memory)]
+    argv += ["-smp", str(hardware.cpus or cpus()), "-m", str(hardware.memory)]
     argv += ["-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"]
     argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
     argv += ["-object", "rng-builtin,id=rng"]

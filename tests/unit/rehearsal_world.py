@@ -37,6 +37,16 @@ BOOTED = "\n".join(
 )
 
 
+FRESH: Mapping[str, Any] = {
+    "hostname": "rehearsal-2",
+    "begun": "token-2",
+    "instance": "n-2",
+    "host_keys": ("ssh-ed25519 B",),
+    "machine_id": "4567",
+}
+"""What another instance says of itself."""
+
+
 def facts(**changed: Any) -> Facts:
     values: dict[str, Any] = {
         "kernel": "6.1",

@@ -22,7 +22,7 @@ from publisher.events import Event, StepPhase
 from publisher.model import GIB, Disk, Spec
 from publisher.proof import rehearse as package
 from publisher.proof.guest import Guest, Instance, Look, Service
-from publisher.proof.rehearse import Rehearsal, at_once, props, rehearse
+from publisher.proof.rehearse import Rehearsal, capacity, props, rehearse
 from publisher.proof.rehearse.checks import run_all
 from publisher.proof.rehearse.stage import _order_of_boots
 from publisher.proof.rehearse.verdict import Status
@@ -295,11 +295,18 @@ def test_cancelling_ends_all(tmp_path: Path, task: Task, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("memory", "cpus", "expected"), [(64, 8, 3), (64, 2, 2), (2, 8, 1), (0, 8, 1), (3, 8, 2)]
+    ("memory", "cpus", "machines", "pairs"),
+    [(64, 8, 8, 3), (64, 2, 2, 1), (64, 4, 4, 2), (2, 8, 1, 1), (0, 8, 1, 1), (5, 8, 2, 1)],
 )
 def test_as_many_at_once_as_processors_and_memory_allow(
-    monkeypatch: pytest.MonkeyPatch, memory: int, cpus: int, expected: int
+    monkeypatch: pytest.MonkeyPatch, memory: int, cpus: int, machines: int, pairs: int
 ) -> None:
-    monkeypatch.setattr(package, "free_memory", lambda: memory * GIB)
+    monkeypatch.setattr(capacity, "free_memory", lambda: memory * GIB)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cpus))
-    assert at_once(3) == expected
+    assert capacity.machines() == machines
+    assert capacity.at_once(3) == pairs
+
+
+def test_machines_side_by_side_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
+    assert [capacity.processors(beside) for beside in (1, 2, 3)] == [2, 1, 1]

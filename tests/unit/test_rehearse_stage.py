@@ -4,71 +4,82 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from publisher.errors import Cancelled, HostError
 from publisher.model import Disk, Spec
 from publisher.proof.guest import Look, Report
-from publisher.proof.rehearse import autopsy, props, stage
+from publisher.proof.rehearse import autopsy, capacity, props, stage
 from publisher.proof.rehearse.boot import Order, Seen
-from publisher.proof.rehearse.shortcut import Shortcut, find
 from publisher.proof.rehearse.verdict import Rehearsal, Status
 from publisher.rehearsal import Rehearse
 from publisher.task import Task, detached
-from tests.unit.rehearsal_world import LOOK, SIZE, Tree, facts, seen
+from tests.unit.rehearsal_world import FRESH, LOOK, SIZE, Tree, facts, seen
 from tests.unit.test_rehearse_parts import Nimbus
 
 BIOS = dataclasses.replace(LOOK, title="Nimbus n1, BIOS", boot="bios")
 READY = Report(40.0, "ready", "POST /health")
-FRESH: dict[str, object] = {
-    "hostname": "rehearsal-2",
-    "begun": "token-2",
-    "instance": "n-2",
-    "host_keys": ("ssh-ed25519 B",),
-}
 PINNED = Tree({"/usr/bin/cloud-init": "", "/etc/cloud/cloud.cfg": "datasource_list: [ NoCloud ]\n"})
 
 
 class World:
-    """Boots as the test orders them; `booted` are their looks and shortcuts."""
+    """Boots as the test orders them; `booted` are their looks, the first one's first,
+    with their processors. Boots that are not `alone` wait for each other."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.directory = directory
         self.looks: Sequence[Look] = (LOOK,)
-        self.second: dict[str, object] = FRESH
+        self.second: Mapping[str, Any] = FRESH
         self.error = ""
-        self.booted: list[tuple[str, bool, Shortcut | None]] = []
+        self.booted: list[tuple[str, bool, int | None]] = []
+        self.images: list[Path] = []
+        self.explained: list[Path] = []
+        self.cancelled = threading.Event()
+        self.both = threading.Barrier(2, timeout=5)
+        self.alone = False
+        self.monkeypatch = monkeypatch
         monkeypatch.setattr(stage, "boot", self.boot)
-        monkeypatch.setattr(props, "overlay", lambda disk, path, task: path)
+        monkeypatch.setattr(props, "overlay", self.overlay)
         monkeypatch.setattr(autopsy, "files", self.files)
-        found = Shortcut(Path("/kernel"), None, "ro")
-        monkeypatch.setattr(stage, "find", lambda disk, facts, directory, task: found)
+        self.machines(2)
+
+    def machines(self, number: int) -> None:
+        """So many run side by side here, on as many processors."""
+        self.alone = number < 2
+        self.monkeypatch.setattr(capacity, "machines", lambda: number)
+        self.monkeypatch.setattr(capacity, "cpus", lambda: max(2, number))
+
+    def overlay(self, disk: Disk, path: Path, task: Task) -> Path:
+        self.images.append(path)
+        return path
 
     @contextlib.contextmanager
     def files(self, image: Path, scratch: Path, task: Task) -> Iterator[Tree]:
+        self.explained.append(image)
         yield PINNED
 
-    def boot(
-        self,
-        order: Order,
-        directory: Path,
-        task: Task,
-        *,
-        full: bool,
-        act: Any = None,
-        shortcut: Shortcut | None = None,
-    ) -> Seen:
-        self.booted.append((order.look.title, full, shortcut))
-        number = len(self.booted)
-        if number == 1:
+    def boot(self, order: Order, task: Task, *, act: Any = None) -> Seen:
+        if not self.alone:
+            self.both.wait()
+        self.booted.append((order.look.title, order.full, order.cpus))
+        self.booted.sort(key=lambda entry: not entry[1])
+        if order.full:
             known = None if self.error else facts()
-            return seen(
-                directory, known=known, error=self.error, reports=[] if self.error else [READY]
-            )
-        return seen(directory, known=facts(**self.second), number=number, look=order.look)
+            reports = [] if self.error else [READY]
+            return seen(order.directory, known=known, error=self.error, reports=reports)
+        if self.error:
+            try:
+                task.sleep(5)
+            except Cancelled:
+                self.cancelled.set()
+                raise
+        known = facts(**self.second)
+        return seen(order.directory, known=known, number=2, look=order.look)
 
     def rehearse(self, *, keep: bool = False, **settings: Any) -> Rehearsal:
         guest = Nimbus("nimbus")
@@ -90,34 +101,40 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path, monkeypatch)
 
 
-def test_a_disk_that_passes_boots_twice_and_leaves_nothing(world: World) -> None:
+def test_a_disk_that_passes_boots_as_two_machines_at_once_and_leaves_nothing(world: World) -> None:
     verdict = world.rehearse()
     assert verdict.passed
-    assert [(full, shortcut is not None) for _, full, shortcut in world.booted] == [
-        (True, False),
-        (False, True),
-    ]
+    assert world.booted == [(LOOK.title, True, 1), (LOOK.title, False, 1)]
+    assert len(set(world.images)) == 2
     assert verdict.consoles == ()
     assert list((world.directory / "logs").iterdir()) == []
     assert list((world.directory / "scratch").iterdir()) == []
     assert verdict.claims[-1].status is Status.LINT
 
 
-def test_another_kind_of_machine_is_the_second_boot_and_takes_no_shortcut(world: World) -> None:
+def test_where_there_is_room_for_one_they_boot_one_after_the_other(world: World) -> None:
+    world.machines(1)
+    assert world.rehearse().passed
+    assert world.booted == [(LOOK.title, True, 2), (LOOK.title, False, 2)]
+
+
+def test_another_kind_of_machine_is_the_second_one(world: World) -> None:
     world.looks = (LOOK, BIOS)
     verdict = world.rehearse()
-    assert world.booted == [(LOOK.title, True, None), (BIOS.title, False, None)]
+    assert [title for title, *_ in world.booted] == [LOOK.title, BIOS.title]
     (identity,) = [claim for claim in verdict.claims if claim.id == "identity"]
     assert BIOS.title in identity.title
 
 
 def test_the_second_boot_can_be_left_out(world: World) -> None:
+    world.alone = True
     verdict = world.rehearse(second_boot=False)
     assert len(world.booted) == 1
     assert "identity" not in {claim.id for claim in verdict.claims}
 
 
 def test_no_other_kind_of_machine_boots_without_a_second_boot(world: World) -> None:
+    world.alone = True
     world.looks = (LOOK, BIOS)
     verdict = world.rehearse(second_boot=False)
     assert [title for title, *_ in world.booted] == [LOOK.title]
@@ -128,10 +145,15 @@ def test_no_other_kind_of_machine_boots_without_a_second_boot(world: World) -> N
     assert "second_boot" in identity.evidence
 
 
-def test_a_first_boot_that_fails_is_the_only_one_and_is_explained(world: World) -> None:
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_first_boot_that_fails_is_explained_and_ends_the_other(
+    world: World, machines: int
+) -> None:
+    world.machines(machines)
     world.error = "it asks for a login on its console and no ssh server answers"
     verdict = world.rehearse()
-    assert len(world.booted) == 1
+    assert len(world.booted) == machines
+    assert world.cancelled.is_set() is (machines == 2)
     (failure,) = verdict.failures
     assert "datasource_list is pinned to NoCloud" in failure.cause
     assert [c.status for c in verdict.claims if c.id == "identity"] == [Status.UNREACHED]
@@ -139,21 +161,34 @@ def test_a_first_boot_that_fails_is_the_only_one_and_is_explained(world: World) 
     assert "Linux version" in log.read_text()
 
 
-def test_a_frozen_identity_fails_and_keeps_both_logs(world: World) -> None:
+def test_a_shared_identity_fails_and_keeps_both_logs(world: World) -> None:
     world.second = {**FRESH, "host_keys": facts().host_keys}
     verdict = world.rehearse()
     assert [claim.id for claim in verdict.failures] == ["identity"]
     assert len(verdict.consoles) == 2
+    assert world.explained == world.images
+
+
+def test_what_ends_the_first_machine_ends_the_other(world: World) -> None:
+    running = threading.Event()
+
+    def boot(order: Order, task: Task, *, act: Any = None) -> Seen:
+        if order.full:
+            running.wait(5)
+            raise HostError("no swtpm")
+        running.set()
+        try:
+            task.sleep(5)
+        except Cancelled:
+            world.cancelled.set()
+            raise
+        raise AssertionError
+
+    world.monkeypatch.setattr(stage, "boot", boot)
+    with pytest.raises(HostError, match="no swtpm"):
+        world.rehearse()
+    assert world.cancelled.is_set()
 
 
 def test_logs_are_kept_when_asked_for(world: World) -> None:
     assert len(world.rehearse(keep=True).consoles) == 2
-
-
-def test_a_disk_of_another_format_or_kind_boots_in_full(tmp_path: Path) -> None:
-    task = detached(tmp_path / "memory")
-    junk = tmp_path / "web.raw"
-    junk.write_bytes(bytes(2**20))
-    known = facts()
-    assert find(Disk(junk, 2**20, "", (), "qcow2"), known, tmp_path, task) is None
-    assert find(Disk(junk, 2**20, "", ()), known, tmp_path, task) is None

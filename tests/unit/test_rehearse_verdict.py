@@ -11,9 +11,9 @@ import pytest
 from publisher.errors import ProofError
 from publisher.proof.guest import Report
 from publisher.proof.rehearse import Rehearsal, require_passed
-from publisher.proof.rehearse.judge import again, claims, unproven
+from publisher.proof.rehearse.judge import another, claims, unproven
 from publisher.proof.rehearse.verdict import Claim, Status
-from tests.unit.rehearsal_world import BOOTED, LOOK, SIZE, facts, seen
+from tests.unit.rehearsal_world import BOOTED, FRESH, LOOK, SIZE, facts, seen
 
 READY = Report(40.0, "ready", "POST /health")
 KEY = Report(30.0, "key", "GET /key")
@@ -154,10 +154,8 @@ def test_a_console_elsewhere_and_a_deaf_power_button_fail(tmp_path: Path) -> Non
 
 def test_another_instance_is_set_up_anew(tmp_path: Path) -> None:
     first = seen(tmp_path, known=facts())
-    fresh = facts(
-        hostname="rehearsal-2", begun="token-2", instance="n-2", host_keys=("ssh-ed25519 B",)
-    )
-    claim = again(seen(tmp_path, known=fresh, number=2), first)
+    fresh = facts(**FRESH)
+    claim = another(seen(tmp_path, known=fresh, number=2), first)
     assert claim.status is Status.PROVED
     assert "host keys" in claim.evidence
 
@@ -165,30 +163,25 @@ def test_another_instance_is_set_up_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "evidence"),
     [
-        ({"host_keys": ("ssh-ed25519 A1",)}, "ssh host keys are those of the instance before"),
-        ({"begun": "token-1"}, "user data did not run again"),
-        ({"instance": "n-1"}, "cloud-init still takes itself for n-1"),
-        ({"hostname": "rehearsal-1"}, "the host name is still rehearsal-1"),
+        ({"host_keys": ("ssh-ed25519 A1",)}, "two machines have the same ssh host keys"),
+        ({"machine_id": "0123"}, "two machines have the same machine id, 0123"),
+        ({"begun": "token-1"}, "user data of the second machine did not run"),
+        ({"instance": "n-1"}, "cloud-init takes both machines for n-1"),
+        ({"hostname": "rehearsal-1"}, "the second machine's host name is rehearsal-1"),
     ],
 )
-def test_what_is_frozen_is_named(tmp_path: Path, changed: dict[str, object], evidence: str) -> None:
-    fresh = {
-        "hostname": "rehearsal-2",
-        "begun": "token-2",
-        "instance": "n-2",
-        "host_keys": ("ssh-ed25519 B",),
-    }
-    second = seen(tmp_path, known=facts(**{**fresh, **changed}), number=2)
-    claim = again(second, seen(tmp_path, known=facts()))
+def test_what_two_instances_share_is_named(
+    tmp_path: Path, changed: dict[str, object], evidence: str
+) -> None:
+    second = seen(tmp_path, known=facts(**{**FRESH, **changed}), number=2)
+    claim = another(second, seen(tmp_path, known=facts()))
     assert claim.status is Status.FAILED
     assert claim.evidence == evidence
 
 
 def test_a_machine_id_that_is_older_than_the_first_boot_was_sealed_in(tmp_path: Path) -> None:
-    fresh = facts(
-        hostname="rehearsal-2", begun="token-2", instance="n-2", host_keys=("ssh-ed25519 B",)
-    )
-    claim = again(
+    fresh = facts(**FRESH)
+    claim = another(
         seen(tmp_path, known=fresh, number=2), seen(tmp_path, known=facts(machine_id_age=3600))
     )
     assert claim.status is Status.FAILED

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from publisher.errors import ProofError
 from publisher.events import Event, StepPhase
-from publisher.model import GIB, Disk, Spec
+from publisher.model import Disk, Spec
 from publisher.proof.guest import Guest
+from publisher.proof.rehearse.capacity import at_once
 from publisher.proof.rehearse.stage import rehearse_one
 from publisher.proof.rehearse.verdict import Claim, Rehearsal, Status
 from publisher.rehearsal import Rehearse
 from publisher.task import Cancellation, Task
-from publisher.vm.host import free_memory
 
 __all__ = ["Claim", "Rehearsal", "Status", "at_once", "rehearse", "require_passed"]
-
-MEMORY = 3 * GIB // 2
-"""What one rehearsal takes of this machine: a guest of 1 GiB, QEMU's own, firmware."""
 
 
 def rehearse(
@@ -67,12 +63,6 @@ def rehearse(
                 future.cancel()
             raise
     return [done[number] for number in range(len(guests))]
-
-
-def at_once(wanted: int) -> int:
-    """How many rehearsals this machine does side by side."""
-    by_memory = free_memory() // MEMORY
-    return max(1, min(wanted, len(os.sched_getaffinity(0)), by_memory))
 
 
 def _part(task: Task, guest: Guest, cancellation: Cancellation) -> Task:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from publisher.errors import BootError, BuildError
@@ -14,7 +14,6 @@ from publisher.model import Arch
 from publisher.proof.guest import Guest, Instance, Look, Report, Service, smbios
 from publisher.proof.rehearse import props
 from publisher.proof.rehearse.observe import Facts, observe
-from publisher.proof.rehearse.shortcut import Shortcut
 from publisher.proof.rehearse.userdata import user_data
 from publisher.rehearsal import Rehearse
 from publisher.task import Task
@@ -41,14 +40,19 @@ FLUSH = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What all boots of one rehearsal have in common."""
+    """One instance to be: its kind of machine, and the overlay that is its disk.
+    `directory` is private to it; `full` is said of the machine with all that the look
+    has, whose boot is followed to its end. Any other has no TPM, and is cut off once
+    it was observed. `cpus` None: as many as a guest gets here."""
 
     guest: Guest
     look: Look
     arch: Arch
     image: Path
-    """The overlay."""
     settings: Rehearse
+    directory: Path
+    full: bool
+    cpus: int | None = None
 
     @property
     def enclosed(self) -> bool:
@@ -119,22 +123,10 @@ def instance(public_key: str, address: str) -> tuple[Instance, str]:
     return Instance(seed, name, USER, public_key, user_data(USER, token), address), token
 
 
-def boot(
-    order: Order,
-    directory: Path,
-    task: Task,
-    *,
-    full: bool,
-    act: Callable[[Shell], None] = lambda _: None,
-    shortcut: Shortcut | None = None,
-) -> Seen:
-    """Boot, log in, observe, `act`, power off.
-
-    `full` is the machine with all that the look says, until its end; otherwise
-    without a TPM, and cut off once it was observed. With a `shortcut` no firmware
-    starts the kernel. Raises HostError and Cancelled; whatever the guest does is in
-    what is returned.
-    """
+def boot(order: Order, task: Task, *, act: Callable[[Shell], None] = lambda _: None) -> Seen:
+    """Boot, log in, observe, `act`, power off. Raises HostError and Cancelled; whatever
+    the guest does is in what is returned."""
+    directory, full = order.directory, order.full
     clock = task.clock
     started = clock.monotonic()
     pair = keys.generate(directory, task)
@@ -144,7 +136,7 @@ def boot(
     log = directory / "console.log"
     seen = Seen(order.look, who, service.instance_id, token, log, Tracker(), blind=order.blind)
     with contextlib.ExitStack() as stack:
-        hardware = _hardware(order, service, directory, stack, full=full, shortcut=shortcut)
+        hardware = _hardware(order, service, stack)
         machine = stack.enter_context(Machine(hardware, task))
         seen.tracker = machine.tracker
         settings = order.settings
@@ -179,21 +171,18 @@ def boot(
     return seen
 
 
-def _hardware(
-    order: Order,
-    service: Service,
-    directory: Path,
-    stack: contextlib.ExitStack,
-    *,
-    full: bool,
-    shortcut: Shortcut | None,
-) -> Hardware:
-    look = order.look
-    chip = stack.enter_context(tpm.emulated(directory / "tpm")) if look.tpm and full else None
-    hardware = Hardware(
+def _hardware(order: Order, service: Service, stack: contextlib.ExitStack) -> Hardware:
+    look, directory = order.look, order.directory
+    wants_chip = look.tpm and order.full
+    chip = stack.enter_context(tpm.emulated(directory / "tpm")) if wants_chip else None
+    code, variables = props.firmware(look.boot, order.arch, directory / "variables.fd")
+    return Hardware(
         drives=(Drive(order.image, "qcow2"),),
         log=directory / "console.log",
         arch=order.arch,
+        cpus=order.cpus,
+        firmware_code=code,
+        firmware_variables=variables,
         board=Board(
             smbios=smbios(look, service),
             disk=look.disk,
@@ -203,15 +192,6 @@ def _hardware(
         ),
         network=stack.enter_context(order.network(service)),
     )
-    if shortcut is not None:
-        return replace(
-            hardware,
-            kernel=shortcut.kernel,
-            initrd=shortcut.initrd,
-            command_line=shortcut.command_line,
-        )
-    code, variables = props.firmware(look.boot, order.arch, directory / "variables.fd")
-    return replace(hardware, firmware_code=code, firmware_variables=variables)
 
 
 def _hopeless(machine: Machine) -> Callable[[], None]:

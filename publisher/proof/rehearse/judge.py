@@ -259,41 +259,42 @@ def left_out(looks: Sequence[Look]) -> list[Claim]:
     return [unreached(look, "left out: second_boot is false") for look in looks]
 
 
-def again(seen: Seen, before: Seen) -> Claim:
-    """The line of a boot of the same disk as another instance."""
+def another(seen: Seen, first: Seen) -> Claim:
+    """The line of a boot of the same disk as another instance than the first one."""
     title = _anew(seen.look)
-    facts, earlier = seen.facts, before.facts
+    facts, others = seen.facts, first.facts
     if seen.blind and seen.error is None:
         return Claim("identity", title, Status.UNPROVABLE, BLIND)
-    if facts is None or earlier is None:
+    if facts is None or others is None:
         return Claim("identity", title, Status.FAILED, _first_line(seen))
-    wrong = list(_frozen(seen, before))
+    wrong = list(_shared(seen, first))
     if wrong:
         return Claim("identity", title, Status.FAILED, "; ".join(wrong))
-    shown = ["host name", "host keys"]
+    shown = ["host name", "machine id", "host keys"]
     shown += ["user data"] if facts.cloud_init else []
+    at = seen.phases.get(Phase.READY.title, 0)
     return Claim(
-        "identity",
-        title,
-        Status.PROVED,
-        f"new {', '.join(shown)} after {seen.phases.get(Phase.READY.title, 0):.0f} s",
+        "identity", title, Status.PROVED, f"{', '.join(shown)} of its own after {at:.0f} s"
     )
 
 
-def _frozen(seen: Seen, before: Seen) -> Iterator[str]:
+def _shared(seen: Seen, first: Seen) -> Iterator[str]:
+    """What both instances have that each should have made for itself."""
     assert seen.facts is not None
-    assert before.facts is not None
-    if before.facts.machine_id and before.facts.machine_id_age > 0:
+    assert first.facts is not None
+    if first.facts.machine_id and first.facts.machine_id_age > 0:
         yield "/etc/machine-id is older than the first boot: all machines would share it"
+    elif first.facts.machine_id and seen.facts.machine_id == first.facts.machine_id:
+        yield f"two machines have the same machine id, {seen.facts.machine_id}"
     if seen.facts.cloud_init:
-        if seen.facts.instance == before.facts.instance:
-            yield f"cloud-init still takes itself for {before.facts.instance}"
+        if seen.facts.instance == first.facts.instance:
+            yield f"cloud-init takes both machines for {first.facts.instance}"
         if seen.facts.begun != seen.token:
-            yield "user data did not run again"
+            yield "user data of the second machine did not run"
     if seen.facts.hostname.partition(".")[0] != seen.instance.hostname:
-        yield f"the host name is still {seen.facts.hostname}"
-    if set(seen.facts.host_keys) & set(before.facts.host_keys):
-        yield "ssh host keys are those of the instance before"
+        yield f"the second machine's host name is {seen.facts.hostname}"
+    if set(seen.facts.host_keys) & set(first.facts.host_keys):
+        yield "two machines have the same ssh host keys"
 
 
 def unproven(looks: Sequence[Look]) -> list[Claim]:

@@ -1,23 +1,23 @@
-"""One rehearsal: the disk as a new machine of one cloud, and then as another."""
+"""One rehearsal: the disk as two new machines of one cloud."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from publisher.model import Disk, Spec
 from publisher.proof.guest import Guest, Look
-from publisher.proof.rehearse import autopsy, causes, judge, props
+from publisher.proof.rehearse import autopsy, capacity, causes, judge, props
 from publisher.proof.rehearse.boot import Order, Seen, boot
 from publisher.proof.rehearse.checks import run_all
 from publisher.proof.rehearse.evidence import Evidence, Files
-from publisher.proof.rehearse.shortcut import find
 from publisher.proof.rehearse.verdict import Claim, Rehearsal, Status
 from publisher.rehearsal import Rehearse
-from publisher.task import Task
+from publisher.task import Cancellation, Task
 from publisher.vm import namespace
 from publisher.vm.shell import Shell
 from publisher.vm.vanishing import vanishing
@@ -34,18 +34,26 @@ def rehearse_one(
     logs: Path,
     keep: bool = False,
 ) -> Rehearsal:
-    """Boot the disk, on an overlay in `scratch`, as the guest's looks; the consoles
+    """Boot the disk, on overlays in `scratch`, as the guest's looks; the consoles
     of a failure (with `keep` all) stay in `logs`. Raises HostError and Cancelled."""
     started = task.clock.monotonic()
     looks = guest.looks(spec)
     with vanishing(scratch, f"{guest.name}-") as directory:
-        image = props.overlay(disk, directory / "overlay.qcow2", task)
         booted = _order_of_boots(looks, again=settings.second_boot)
-        orders = [Order(guest, look, spec.arch, image, settings) for look in booted]
-        boots, claims = _boots(orders, disk, directory, task)
+        beside = min(len(booted), capacity.PAIR, capacity.machines())
+        orders = []
+        for number, look in enumerate(booted):
+            room = directory / str(number)
+            room.mkdir(mode=0o700)
+            image = props.overlay(disk, room / "overlay.qcow2", task)
+            cpus = capacity.processors(beside)
+            orders.append(
+                Order(guest, look, spec.arch, image, settings, room, full=not number, cpus=cpus)
+            )
+        boots, claims = _boots(orders, disk, task, beside=beside)
         failed = any(claim.status is Status.FAILED for claim in claims)
         if failed:
-            claims = _explain(claims, boots, image, directory, task)
+            claims = _explain(claims, orders, boots, directory, task)
         consoles = _keep(boots, logs, f"{spec.digest[:12] or disk.path.stem}-{guest.name}")
         if not (failed or keep):
             for path in consoles:
@@ -76,48 +84,53 @@ def _order_of_boots(looks: Sequence[Look], *, again: bool) -> Sequence[Look]:
 
 
 def _boots(
-    orders: Sequence[Order], disk: Disk, directory: Path, task: Task
+    orders: Sequence[Order], disk: Disk, task: Task, *, beside: int
 ) -> tuple[list[Seen], list[Claim]]:
-    """What was seen of each boot, and the lines about all; the first failed boot
-    is the last one."""
+    """What was seen of each boot, and the lines about all; after a first boot that
+    failed there is no other one."""
     first_order, *others = orders
     checked: list[Claim] = []
 
     def check(shell: Shell) -> None:
         checked.extend(run_all(shell, first_order.settings.checks, first_order.guest.name))
 
-    first = boot(first_order, _room(directory, 1), task, full=True, act=check)
-    boots = [first]
-    claims = [*judge.claims(first, disk.size), *checked]
-    for number, order in enumerate(others, 2):
-        if first.error is not None:
-            claims.append(judge.unreached(order.look))
-            continue
-        task.phase(f"as another instance: {order.look.title}")
-        room = _room(directory, number)
-        known = order.look == first_order.look and first.facts
-        shortcut = find(disk, known, room, task) if known and order.arch == "x86_64" else None
-        seen = boot(order, room, task, full=False, shortcut=shortcut)
-        boots.append(seen)
-        claims.append(judge.again(seen, first))
-    return boots, claims
-
-
-def _room(directory: Path, number: int) -> Path:
-    room = directory / str(number)
-    room.mkdir(mode=0o700)
-    return room
+    stop = Cancellation(task.cancellation)
+    # the screen follows the first one
+    quiet = Task(task.step, task.memory, cancellation=stop, clock=task.clock)
+    with ThreadPoolExecutor(1, thread_name_prefix="rehearse-beside") as pool:
+        try:
+            running = [pool.submit(boot, order, quiet) for order in others if beside > 1]
+            first = boot(first_order, task, act=check)
+            claims = [*judge.claims(first, disk.size), *checked]
+            if first.error is not None:
+                return [first], [*claims, *(judge.unreached(order.look) for order in others)]
+            boots = [first]
+            for number, order in enumerate(others):
+                task.phase(f"as another instance: {order.look.title}")
+                seen = running[number].result() if running else boot(order, task)
+                boots.append(seen)
+                claims.append(judge.another(seen, first))
+            return boots, claims
+        finally:
+            stop.cancel()
 
 
 def _explain(
-    claims: Sequence[Claim], boots: Sequence[Seen], image: Path, scratch: Path, task: Task
+    claims: Sequence[Claim],
+    orders: Sequence[Order],
+    boots: Sequence[Seen],
+    scratch: Path,
+    task: Task,
 ) -> list[Claim]:
-    """The failed lines with their likely causes."""
-    with autopsy.files(image, scratch, task) as files:
-        return [
-            _with_cause(claim, boots[-1] if claim.id == "identity" else boots[0], files)
-            for claim in claims
-        ]
+    """The failed lines with their likely causes, from the disk of their own boot."""
+    explained = list(claims)
+    last = len(boots) - 1
+    for number in {0, last}:
+        with autopsy.files(orders[number].image, scratch, task) as files:
+            for at, claim in enumerate(claims):
+                if (last if claim.id == "identity" else 0) == number:
+                    explained[at] = _with_cause(claim, boots[number], files)
+    return explained
 
 
 def _with_cause(claim: Claim, seen: Seen, files: Files) -> Claim:
