@@ -18,6 +18,8 @@ import sys
 from typing import Any
 
 MESSAGE = 1 << 16
+_IPV6_FREEBIND = 78
+"""linux/in6.h; the socket module does not have it."""
 
 
 def _run(*argv: str, stdin: str = "") -> None:
@@ -33,6 +35,9 @@ def _family(address: str) -> socket.AddressFamily:
 def _listen(address: str, port: int) -> socket.socket:
     server = socket.socket(_family(address), socket.SOCK_STREAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if server.family == socket.AF_INET6:
+        # the kernel takes a new address for its own a moment after `ip` is done
+        server.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
     server.bind((address, port))
     server.listen(64)
     return server

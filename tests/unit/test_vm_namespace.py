@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import dns.rcode
 import pytest
 
 from publisher.errors import HostError
+from publisher.vm import inside as program
 from publisher.vm import namespace
 from publisher.vm.names import answer
 from publisher.vm.namespace import PrivateNetwork
@@ -205,3 +207,13 @@ def test_other_names_do_not_exist() -> None:
     reply = dns.message.from_wire(answer(query.to_wire(), NAMES))
     assert reply.rcode() == dns.rcode.NXDOMAIN
     assert query.is_response(reply)
+
+
+def test_a_server_may_listen_before_the_kernel_owns_its_new_address() -> None:
+    try:
+        server = program._listen("fd00:ec2::254", 0)  # no address of this machine
+    except OSError as error:
+        if error.errno in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+            pytest.skip("this machine has no IPv6")
+        raise
+    server.close()
