@@ -12,7 +12,7 @@ from publisher.vm.host import free_memory
 MOVERS = 2
 """Steps that move a whole disk to or from one cloud: each has many requests under way,
 and one image alone has at most two of them."""
-OVERHEAD = 512
+OVERHEAD = 768
 """MiB that QEMU, its emulated devices and its translated code take besides the guest."""
 
 

@@ -64,7 +64,7 @@ def _last_words(stderr: bytes) -> str:
 def _tcg(arch: Arch, reason: str, cpus: int) -> Accelerator:
     threads = "multi" if cpus > 1 else "single"
     cpu = platform_of(arch).cpu
-    arguments = ("-accel", f"tcg,thread={threads},tb-size=256", "-cpu", cpu)
+    arguments = ("-accel", f"tcg,thread={threads},tb-size=512", "-cpu", cpu)
     return Accelerator(
         "tcg", f"{reason}: guests run emulated (TCG, {cpus} CPUs), slowly", arguments
     )

@@ -35,10 +35,12 @@ def test_the_decision(native: bool, device: str, guest: str, kind: str, words: s
 
 def test_emulation_uses_all_processors() -> None:
     two = decide("x86_64", native=True, device="none", guest="", cpus=2)
-    assert "tcg,thread=multi,tb-size=256" in two.arguments
+    assert "tcg,thread=multi,tb-size=512" in two.arguments
     one = decide("x86_64", native=True, device="none", guest="", cpus=1)
-    assert "tcg,thread=single,tb-size=256" in one.arguments
-    assert "max" in one.arguments
+    assert "tcg,thread=single,tb-size=512" in one.arguments
+    cpu = one.arguments[-1].split(",")
+    assert cpu[0] == "max"
+    assert {"-la57", "-monitor", "vendor=GenuineIntel", "model=28"} < set(cpu)
     arm = decide("aarch64", native=False, device="", guest="", cpus=1)
     assert "neoverse-n1" in arm.arguments
 
