@@ -363,6 +363,20 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
     ("aws.early-dhcp", remove("/usr/sbin/dhclient"), WARNING, "22.4.2 needs dhclient", ":0"),
     ("azure.early-dhcp", remove("/usr/sbin/dhclient"), ERROR, "22.4.2 needs dhclient", ":0"),
     (
+        "azure.temporary-disk",
+        write("/usr/lib/python3/dist-packages/cloudinit/version.py", '__VERSION__ = "20.4.1"\n'),
+        WARNING,
+        "cloud-init is 20.4.1, not 21.1",
+        ":0",
+    ),
+    (
+        "cloud-init.cache",
+        write("/etc/cloud/cloud.cfg.d/80.cfg", "# ours\nmanual_cache_clean: true\n"),
+        WARNING,
+        "manual_cache_clean: true",
+        "/etc/cloud/cloud.cfg.d/80.cfg:2",
+    ),
+    (
         "network.mac",
         write("/etc/netplan/50.yaml", "match:\n  macaddress: 52:54:00:12:34:56\n"),
         ERROR,

@@ -18,6 +18,7 @@ _CERTIFICATION = (
 )
 _WAAGENT = "/usr/sbin/waagent"
 _WAAGENT_LEAST = (2, 2, 41)
+_TEMPORARY_LEAST = (21, 1)
 _ACCELERATED = ("mlx5_core", "mana")
 """ConnectX-4 Lx and newer, and Microsoft's own adapter."""
 
@@ -92,6 +93,11 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             disk.unit("waagent.service") != "enabled" and not cloud_init.enabled(disk)
         ):
             yield Evidence("neither waagent's unit nor cloud-init is enabled", _WAAGENT)
+
+    def temporary(disk: Inspection) -> Iterator[Evidence]:
+        found = cloud_init.version(disk)
+        if found and found < _TEMPORARY_LEAST:
+            yield Evidence(f"cloud-init is {'.'.join(map(str, found))}, not 21.1 or newer")
 
     return (
         Rule(
@@ -237,6 +243,16 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "https://github.com/canonical/cloud-init/blob/main/cloudinit/sources/DataSourceAzure.py",
             "install isc-dhcp-client, or dhcpcd-base for cloud-init 24.1 and newer",
             cloud_init.early_dhcp,
+        ),
+        Rule(
+            "azure.temporary-disk",
+            WARNING,
+            "cloud-init does not wait for a temporary disk",
+            "Before 21.1 cloud-init waits two minutes on a new machine for the temporary disk, "
+            "which many sizes do not have (D2s_v5, D2s_v6).",
+            "https://github.com/canonical/cloud-init/pull/800",
+            "install cloud-init 21.1 or newer, or use sizes with a temporary disk",
+            temporary,
         ),
         Rule(
             "azure.ssh-keepalive",

@@ -18,6 +18,7 @@ _UNITS = (
 )
 _CONFIG = "/etc/cloud/cloud.cfg"
 _LIST = re.compile(r"^datasource_list\s*:\s*(.*)$")
+_CACHE = re.compile(r"manual_cache_clean\s*:\s*(true|yes|on)\b", re.IGNORECASE)
 _ITEM = re.compile(r"^\s*-\s*(.*)$")
 
 
@@ -149,6 +150,14 @@ def _state(disk: Inspection) -> Iterator[Evidence]:
             return
 
 
+def _cache(disk: Inspection) -> Iterator[Evidence]:
+    tree = disk.tree()
+    for path in (_CONFIG, *tree.glob("/etc/cloud/cloud.cfg.d/*.cfg")):
+        for number, line in tree.lines(path):
+            if _CACHE.match(line):
+                yield Evidence(f"{line.strip()} in {path}", path, number)
+
+
 def _network(disk: Inspection) -> Iterator[Evidence]:
     tree = disk.tree()
     for path in tree.glob("/etc/cloud/cloud.cfg.d/*.cfg"):
@@ -186,6 +195,16 @@ RULES = (
         f"{_DOCS}/reference/cli.html#clean",
         "run cloud-init clean --logs before the image is made",
         _state,
+    ),
+    Rule(
+        "cloud-init.cache",
+        WARNING,
+        "cloud-init notices that it runs on another instance",
+        "With manual_cache_clean it trusts the instance it has seen first: of a machine that is "
+        "made from a disk that has run, host keys, users and user-data are the other one's.",
+        f"{_DOCS}/reference/base_config_reference.html",
+        "remove the setting",
+        _cache,
     ),
     Rule(
         "cloud-init.network",
