@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from publisher.crc32c import crc32c
 from publisher.disks import vhd
 from publisher.errors import PublishError
 from publisher.model import SECTOR
@@ -114,16 +115,6 @@ def _vhdx_metadata(file: BinaryIO) -> int:
                 assert isinstance(offset, int)
                 return offset
     raise PublishError("the VHDX has no metadata region")
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli), as [MS-VHDX] 2.2.2 demands; for a few KiB."""
-    check = 0xFFFF_FFFF
-    for byte in data:
-        check ^= byte
-        for _ in range(8):
-            check = (check >> 1) ^ (0x82F6_3B78 if check & 1 else 0)
-    return check ^ 0xFFFF_FFFF
 
 
 def _read(file: BinaryIO, offset: int, length: int) -> bytes:

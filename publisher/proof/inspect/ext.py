@@ -11,11 +11,11 @@ import struct
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from publisher.model import MIB, Extent
 from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
 from publisher.proof.inspect.filesystem import LINK_MOST, NAMES_MOST, Node
+from publisher.proof.inspect.runs import Run, content, places
 from publisher.proof.inspect.storage import Storage
 
 MAGIC = b"\x53\xef"
@@ -25,11 +25,7 @@ _COMPRESSION, _NEEDS_RECOVERY, _JOURNAL_DEVICE, _META_BG = 0x1, 0x4, 0x8, 0x10
 _EXTENTS, _64BIT, _KNOWN = 0x40, 0x80, 0x3F7D6
 _INODE_EXTENTS, _INODE_INLINE, _INODE_ENCRYPTED = 0x80000, 0x1000_0000, 0x800
 _EXTENT_MAGIC = 0xF30A
-_PIECE = 1 * MIB
 _DIRECTORY_MOST = 256 * MIB
-
-Run: TypeAlias = tuple[int, int, int]
-"""(first block within the file, blocks, first block of the disk or 0 for zeros)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,31 +171,10 @@ class Ext:
         if inode.flags & _INODE_INLINE:
             yield b"".join(self._inline(inode))[offset : inode.size]
             return
-        position = offset
-        for first, count, physical in self._runs(inode):
-            start, end = first * self.block_size, (first + count) * self.block_size
-            if end <= position:
-                continue
-            yield from self._zeros(position, min(start, inode.size))
-            position = max(position, min(start, inode.size))
-            while position < min(end, inode.size):
-                length = min(_PIECE, end - position, inode.size - position)
-                if physical:
-                    at = physical * self.block_size + position - start
-                    yield self._storage.read(at, length)
-                else:
-                    yield from self._zeros(position, position + length)
-                position += length
-            if position >= inode.size:
-                return
-        yield from self._zeros(position, inode.size)
-
-    def _zeros(self, start: int, end: int) -> Iterator[bytes]:
-        while start < end:
-            length = min(_PIECE, end - start)
-            self._budget.charge(length)
-            yield bytes(length)
-            start += length
+        runs = self._runs(inode)
+        yield from content(
+            self._storage, self._budget, runs, self.block_size, inode.size, offset
+        )
 
     def _inline(self, inode: _Inode) -> tuple[bytes, bytes]:
         """Inline data: 60 bytes in the inode, the rest as attribute system.data."""
@@ -221,9 +196,7 @@ class Ext:
         inode = self._inode(node.number)
         if inode.flags & _INODE_INLINE or (inode.is_link and inode.size < 60):
             return
-        for _, count, physical in self._runs(inode):
-            if physical:
-                yield Extent(physical * self.block_size, count * self.block_size)
+        yield from places(self._runs(inode), self.block_size)
 
     def _runs(self, inode: _Inode) -> Iterator[Run]:
         """Ascending runs of blocks."""

@@ -15,8 +15,13 @@ from publisher.proof.inspect.fat import Fat
 from publisher.proof.inspect.filesystem import FileSystem
 from publisher.proof.inspect.partitions import Partition
 from publisher.proof.inspect.storage import Slice, Storage
+from publisher.proof.inspect.xfs import Xfs
 
-_READERS: Mapping[str, Callable[[Storage, Budget], FileSystem]] = {"ext": Ext, "vfat": Fat}
+_READERS: Mapping[str, Callable[[Storage, Budget], FileSystem]] = {
+    "ext": Ext,
+    "vfat": Fat,
+    "xfs": Xfs,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Volume:
 def open_volume(disk: Storage, partition: Partition | None, budget: Budget) -> Volume:
     """Look at a partition, or at the whole disk. Raises Exhausted only."""
     part = Slice(disk, partition.offset, partition.length) if partition else disk
-    kind = ""
+    kind = ident = label = ""
     try:
         kind, ident, label = _probe(part)
         reader = _READERS.get(kind)
@@ -55,12 +60,12 @@ def open_volume(disk: Storage, partition: Partition | None, budget: Budget) -> V
     except Exhausted:
         raise
     except Unreadable as error:
-        return Volume(partition, kind if kind != "ext" else "ext4", fault=error)
+        return Volume(partition, kind if kind != "ext" else "ext4", ident, label, fault=error)
     return Volume(partition, files.kind, files.uuid, files.label, files)
 
 
 def _probe(part: Storage) -> tuple[str, str, str]:
-    """Kind, UUID and label; the latter two only where the reader does not tell them."""
+    """Kind, UUID and label; the latter two as far as they are known without its reader."""
     head = part.read(0, min(part.size, 8192))
     if head[1080:1082] == b"\x53\xef":
         return "ext", "", ""
