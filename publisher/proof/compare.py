@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
 from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.filesystem import FileSystem, Node
 from publisher.proof.inspect.inspection import Inspection
+from publisher.proof.inspect.partitions import Partition
 from publisher.proof.inspect.storage import RawFile
 from publisher.proof.inspect.volume import Volume
 
@@ -56,17 +57,15 @@ def compare(
             yield from _blocks(one.path, other.path, 0, one.size, "disk", check)
             return
         at = 0
-        volumes = zip(left.volumes(), right.volumes(), strict=True)
-        for volume, twin in sorted(volumes, key=lambda pair: _start(pair[0])):
-            part = volume.partition
-            if part is None:
-                continue
+        volumes = zip(_partitions(left), _partitions(right), strict=True)
+        for (part, volume), (_, twin) in sorted(volumes, key=lambda pair: pair[0][0].offset):
             yield from _blocks(one.path, other.path, at, part.offset, "outside partitions", check)
             found = list(_volume(volume, twin, check))
             yield from found
             yield from _blocks(one.path, other.path, part.offset, part.end, volume.title, check)
             at = part.end
         yield from _blocks(one.path, other.path, at, one.size, "outside partitions", check)
+        yield from _logical(left.volumes(), right.volumes(), check)
 
 
 def _budget(check: Callable[[], None]) -> Budget:
@@ -77,8 +76,21 @@ def _open(path: Path, check: Callable[[], None]) -> RawFile:
     return RawFile(path, _budget(check))
 
 
-def _start(volume: Volume) -> int:
-    return volume.partition.offset if volume.partition else 0
+def _partitions(disk: Inspection) -> list[tuple[Partition, Volume]]:
+    return [(v.partition, v) for v in disk.volumes() if v.partition is not None]
+
+
+def _logical(
+    one: Sequence[Volume], other: Sequence[Volume], check: Callable[[], None]
+) -> Iterator[Difference]:
+    """The files of LVM's volumes; their blocks are those of partitions."""
+    left, right = ({v.name: v for v in volumes if v.name} for volumes in (one, other))
+    for name in sorted(left.keys() | right.keys()):
+        if name in left and name in right:
+            yield from _volume(left[name], right[name], check)
+        else:
+            which = "first" if name in left else "second"
+            yield Difference(f"logical volume {name}", "", f"only in the {which}")
 
 
 # -- files

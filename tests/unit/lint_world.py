@@ -30,7 +30,7 @@ MODULES = f"/lib/modules/{VERSION}"
 BUILT_IN = ("nvme", "vfat")
 EARLY = (
     *("virtio_scsi", "virtio_pci", "virtio_net", "hv_vmbus", "hv_storvsc", "hv_netvsc"),
-    *("pci-hyperv", "xen-blkfront", "xen-netfront", "ena", "gve", "mlx5_core"),
+    *("pci-hyperv", "xen-blkfront", "xen-netfront", "ena", "gve", "mlx5_core", "ext4"),
 )
 LATE = ("udf", "mana")
 NEEDS = {"hv_storvsc": ("hv_vmbus",), "hv_netvsc": ("hv_vmbus",)}

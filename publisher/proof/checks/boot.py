@@ -140,6 +140,7 @@ def _kernels(disk: Inspection) -> Iterator[Evidence]:
 
 
 def _root_devices(disk: Inspection) -> Iterator[Evidence]:
+    yield from _root_volumes(disk)
     for entry in disk.boot().entries:
         if entry.rescue:
             continue
@@ -170,6 +171,16 @@ def _root_devices(disk: Inspection) -> Iterator[Evidence]:
                     entry.line,
                     WARNING,
                 )
+
+
+def _root_volumes(disk: Inspection) -> Iterator[Evidence]:
+    """dracut waits for each volume that rd.lvm.lv= names, not for the root's alone."""
+    names = {volume.name for volume in disk.volumes() if volume.name}
+    for entry in disk.boot().entries:
+        for name in entry.values("rd.lvm.lv"):
+            if name not in names and not entry.rescue:
+                text = f"rd.lvm.lv={name} names no logical volume of this disk"
+                yield Evidence(text, entry.path, entry.line)
 
 
 def _searches(disk: Inspection) -> Iterator[Evidence]:
@@ -281,8 +292,9 @@ RULES = (
         "boot.root",
         ERROR,
         "root= names the root file system of this disk, and not by the order of disks",
-        "A wrong root= ends in the initramfs' emergency shell. Names such as /dev/sda1 change "
-        "with the cloud's controller: NVMe, SCSI and virtio disks are called differently.",
+        "A wrong root= or rd.lvm.lv= ends in the initramfs' emergency shell. Names such as "
+        "/dev/sda1 change with the cloud's controller: NVMe, SCSI and virtio disks are called "
+        "differently.",
         "https://docs.kernel.org/admin-guide/kernel-parameters.html",
         "use root=UUID=… (GRUB_DISABLE_LINUX_UUID unset) and run update-grub in the image",
         _root_devices,

@@ -45,23 +45,30 @@ def _readable(disk: Inspection) -> Iterator[Evidence]:
 
 
 def _growth(disk: Inspection) -> Iterator[Evidence]:
-    root = disk.root().partition
-    if root is None:
+    root = disk.root()
+    if root.name:
+        yield Evidence(f"the root file system is {root.where}, which cloud-init does not grow")
+    if not root.parts:
         return
-    behind = [p for p in disk.table().partitions if p.offset >= root.end]
-    if behind:
-        numbers = ", ".join(str(partition.number) for partition in behind)
-        yield Evidence(f"behind the root partition ({root.number}) there are partitions: {numbers}")
+    start = max(part.offset for part in root.parts)
+    parts = disk.table().partitions
+    own = next((part for part in parts if part.offset <= start < part.end), None)
+    behind = [part for part in parts if own is not None and part.offset >= own.end]
+    if own is not None and behind:
+        numbers = ", ".join(str(part.number) for part in behind)
+        yield Evidence(f"behind the root partition ({own.number}) there are partitions: {numbers}")
     elif not disk.program("growpart") and not disk.program("systemd-repart"):
         yield Evidence("neither growpart nor systemd-repart is installed", severity=NOTE)
+    if root.kind == "xfs" and not disk.program("xfs_growfs"):
+        yield Evidence("xfs_growfs is not installed, without which XFS does not grow")
 
 
 def swap_partition(disk: Inspection) -> Iterator[Evidence]:
-    """Swap space on the disk: partitions, and files that fstab names."""
+    """Swap space on the disk: volumes, and files that fstab names."""
     for volume in disk.volumes():
-        if volume.kind == "swap" and volume.partition is not None:
-            size = volume.partition.length // MIB
-            yield Evidence(f"partition {volume.partition.number} is {size} MiB of swap space")
+        if volume.kind == "swap" and volume.parts is not None:
+            size = sum(part.length for part in volume.parts) // MIB
+            yield Evidence(f"{volume.where} is {size} MiB of swap space")
     for mount in disk.fstab():
         if mount.kind == "swap" and mount.device.startswith("/") and "/dev/" not in mount.device:
             yield Evidence(f"{mount.device} is swap space", "/etc/fstab", mount.line)
@@ -91,10 +98,11 @@ RULES = (
         "disk.file-system",
         WARNING,
         "The file systems are clean",
-        "A journal that was not written back hides what the disk really holds from tools that do "
-        "not replay it; a file system larger than its partition does not mount.",
-        "https://docs.kernel.org/filesystems/ext4/",
-        "shut the machine down in good order, then run e2fsck -f",
+        "A journal that was not written back (XFS calls it log) hides what the disk really holds "
+        "from tools that do not replay it; a file system larger than its partition does not mount.",
+        "https://docs.kernel.org/filesystems/",
+        "shut the machine down in good order, then run e2fsck -f (for XFS mount it once, then "
+        "xfs_repair)",
         _file_systems,
     ),
     Rule(
@@ -111,10 +119,12 @@ RULES = (
         WARNING,
         "The root file system can grow to the size of a larger disk",
         "Machines are started with disks larger than the image; cloud-init grows the root "
-        "partition only into free room right behind it, and with growpart.",
+        "partition only into free room right behind it, and with growpart. It grows no volume of "
+        "LVM: the root keeps its size until somebody gives it the new room.",
         "https://docs.cloud-init.io/en/latest/reference/modules.html#growpart",
         "make the root partition the last one on the disk and install cloud-guest-utils "
-        "(cloud-utils-growpart)",
+        "(cloud-utils-growpart), for XFS xfsprogs too; on LVM let the first boot run growpart on "
+        "the partition, pvresize, and lvextend --resizefs",
         _growth,
     ),
 )

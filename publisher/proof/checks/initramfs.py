@@ -8,9 +8,12 @@ from publisher.model import Severity
 from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.kernel import Kernel
-from publisher.proof.rules import WARNING, Check, Evidence, Rule
+from publisher.proof.rules import ERROR, WARNING, Check, Evidence, Rule
 
 _DRACUT_HOST_ONLY = "hostonly-kernel-modules.txt"
+_FILE_SYSTEMS = {"ext3": "ext4", "ext4": "ext4", "xfs": "xfs", "btrfs": "btrfs"}
+"""The driver of each kind of root file system."""
+_LVM = frozenset(f"{directory}/lvm" for directory in ("sbin", "usr/sbin", "bin", "usr/bin"))
 
 
 def kernels(disk: Inspection) -> tuple[Kernel, ...]:
@@ -66,6 +69,19 @@ def _missing(kernel: Kernel, module: str, lacking: list[str]) -> Evidence:
     )
 
 
+def _root(disk: Inspection) -> Iterator[Evidence]:
+    root = disk.root()
+    wanted = [_FILE_SYSTEMS[root.kind]] if root.kind in _FILE_SYSTEMS else []
+    yield from early(*wanted, *(["dm_mod"] if root.name else []))(disk)
+    for kernel in kernels(disk) if root.name else ():
+        if not kernel.initramfs_names() & _LVM:
+            yield Evidence(
+                f"{root.where} is the root, and the initramfs of kernel {kernel.version} has no "
+                "lvm to find it",
+                ", ".join(kernel.initrds) or kernel.image,
+            )
+
+
 def _host_only(disk: Inspection) -> Iterator[Evidence]:
     tree = disk.tree()
     for kernel in kernels(disk):
@@ -93,6 +109,17 @@ def _host_only(disk: Inspection) -> Iterator[Evidence]:
 
 
 RULES = (
+    Rule(
+        "initramfs.root",
+        ERROR,
+        "The initramfs can mount the root file system",
+        "The kernel stops in the initramfs' emergency shell, or with a panic, where the driver of "
+        "the root's file system is in neither; a logical volume needs lvm there, too.",
+        "https://man7.org/linux/man-pages/man7/dracut.modules.7.html",
+        "install lvm2 where the root is on LVM, and rebuild the initramfs (dracut: add_drivers and "
+        'add_dracutmodules+=" lvm ", then --regenerate-all)',
+        _root,
+    ),
     Rule(
         "initramfs.generic",
         WARNING,

@@ -68,6 +68,8 @@ class Ext:
             raise Damaged("its groups have no inodes or no blocks")
         if self._first != (1 if self.block_size == 1024 else 0):
             raise Damaged(f"its first block is {self._first}")
+        self.written: int = struct.unpack_from("<I", sb, 48)[0]
+        """When it was last written, in seconds since the epoch."""
         self._blocks, self._inodes = blocks, inodes
         self._groups = -(-(blocks - self._first) // per_group_blocks)
         if not 0 < inodes <= self._groups * self._per_group:
@@ -172,9 +174,7 @@ class Ext:
             yield b"".join(self._inline(inode))[offset : inode.size]
             return
         runs = self._runs(inode)
-        yield from content(
-            self._storage, self._budget, runs, self.block_size, inode.size, offset
-        )
+        yield from content(self._storage, self._budget, runs, self.block_size, inode.size, offset)
 
     def _inline(self, inode: _Inode) -> tuple[bytes, bytes]:
         """Inline data: 60 bytes in the inode, the rest as attribute system.data."""

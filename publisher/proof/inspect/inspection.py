@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from publisher.model import Arch
 from publisher.proof.inspect import entries as boot_entries
+from publisher.proof.inspect import lvm
 from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
 from publisher.proof.inspect.fstab import Mount, read_fstab
 from publisher.proof.inspect.kernel import Kernel
@@ -18,7 +19,7 @@ from publisher.proof.inspect.partitions import ESP, MBR_ESP, Table, read_table
 from publisher.proof.inspect.pe import Program, program, sections
 from publisher.proof.inspect.storage import Storage
 from publisher.proof.inspect.tree import Mounted, Tree
-from publisher.proof.inspect.volume import Volume, open_volume
+from publisher.proof.inspect.volume import Volume, open_logical, open_volume
 
 REMOVABLE: Mapping[Arch, str] = {"x86_64": "BOOTX64.EFI", "aarch64": "BOOTAA64.EFI"}
 """The loader that a machine without boot variables starts (UEFI 2.10, 3.5.1.1)."""
@@ -54,22 +55,26 @@ class Inspection:
 
     @once
     def volumes(self) -> tuple[Volume, ...]:
-        """One for each partition; the whole disk where it has none. Raises Damaged
-        where the table can't be read."""
+        """One for each partition, and for each logical volume on them; the whole disk
+        where it has no table. Raises Damaged where the table can't be read."""
         table = self.table()
         if table.problems and not table.partitions:
             raise Damaged(table.problems[0])
         if table.scheme == "none":
             whole = open_volume(self.disk, None, self.budget)
-            return (whole,) if whole.kind else ()
-        return tuple(
-            open_volume(self.disk, partition, self.budget) for partition in table.partitions
-        )
+            own = [whole] if whole.kind else []
+        else:
+            own = [open_volume(self.disk, part, self.budget) for part in table.partitions]
+        return (*own, *open_logical(self.disk, own, self.budget))
 
     def device(self, name: str) -> Device:
-        """The volume that UUID=…, LABEL=, PARTUUID=, PARTLABEL= or /dev/disk/by-…/…
-        names; None where the disk has no such volume. Raises Unreadable for other
-        names, which say nothing about one disk."""
+        """The volume that UUID=…, LABEL=, PARTUUID=, PARTLABEL=, /dev/disk/by-…/… or
+        the path of a logical volume names; None where the disk has no such volume.
+        Raises Unreadable for other names, which say nothing about one disk."""
+        logical = lvm.named(name)
+        group = logical.partition("/")[0]
+        if logical and group in {volume.name.partition("/")[0] for volume in self.volumes()}:
+            return next((volume for volume in self.volumes() if volume.name == logical), None)
         found = re.fullmatch(r"/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)", name)
         key, _, value = name.partition("=")
         if found:

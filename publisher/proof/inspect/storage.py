@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from publisher.closing import Closing
 from publisher.errors import HostError
-from publisher.model import MIB
+from publisher.model import MIB, Extent
 from publisher.proof.inspect.budget import Budget, Damaged
 
 AT_ONCE = 16 * MIB
@@ -67,6 +70,28 @@ class Slice:
     def read(self, offset: int, length: int) -> bytes:
         inside(self, offset, length)
         return self._whole.read(self._offset + offset, length)
+
+
+class Joined:
+    """Parts of a storage, one behind the other."""
+
+    def __init__(self, whole: Storage, parts: Sequence[Extent]) -> None:
+        self._whole = whole
+        self._parts = parts
+        self._starts = [0, *itertools.accumulate(part.length for part in parts)]
+        self.size = self._starts.pop()
+
+    def read(self, offset: int, length: int) -> bytes:
+        inside(self, offset, length)
+        pieces: list[bytes] = []
+        number = bisect.bisect_right(self._starts, offset) - 1
+        while length:
+            part, within = self._parts[number], offset - self._starts[number]
+            pieces.append(self._whole.read(part.offset + within, min(length, part.length - within)))
+            offset += len(pieces[-1])
+            length -= len(pieces[-1])
+            number += 1
+        return b"".join(pieces)
 
 
 def inside(storage: Storage, offset: int, length: int) -> None:

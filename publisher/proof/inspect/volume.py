@@ -6,15 +6,17 @@ Places of the signatures: libblkid's superblock probes.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from publisher.model import Extent
+from publisher.proof.inspect import lvm
 from publisher.proof.inspect.budget import Budget, Damaged, Exhausted, Unreadable
 from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.fat import Fat
 from publisher.proof.inspect.filesystem import FileSystem
 from publisher.proof.inspect.partitions import Partition
-from publisher.proof.inspect.storage import Slice, Storage
+from publisher.proof.inspect.storage import Joined, Slice, Storage
 from publisher.proof.inspect.xfs import Xfs
 
 _READERS: Mapping[str, Callable[[Storage, Budget], FileSystem]] = {
@@ -26,8 +28,9 @@ _READERS: Mapping[str, Callable[[Storage, Budget], FileSystem]] = {
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """`partition` is None where the whole disk is one volume. `kind` as blkid names
-    it, "" where nothing is known of it. `fault` says why there is no `files`."""
+    """A partition, a logical volume of LVM, or the whole disk: then there is neither
+    `partition` nor `name`. `kind` as blkid names it, "" where nothing is known of it.
+    `fault` says why there is no `files`."""
 
     partition: Partition | None
     kind: str
@@ -35,16 +38,62 @@ class Volume:
     label: str = ""
     files: FileSystem | None = field(default=None, repr=False)
     fault: Unreadable | None = None
+    name: str = ""
+    """Of a logical volume: group/volume."""
+    logical_parts: tuple[Extent, ...] = ()
+    """Where a logical volume lies on the disk."""
+    member: lvm.Member | None = field(default=None, repr=False, compare=False)
+    """What a physical volume of LVM says."""
+
+    @property
+    def where(self) -> str:
+        if self.name:
+            return f"logical volume {self.name}"
+        return f"partition {self.partition.number}" if self.partition else "the disk"
 
     @property
     def title(self) -> str:
-        where = f"partition {self.partition.number}" if self.partition else "the disk"
-        return f"{where} ({self.kind or 'unknown content'})"
+        return f"{self.where} ({self.kind or 'unknown content'})"
+
+    @property
+    def parts(self) -> tuple[Extent, ...] | None:
+        """Where it lies on the disk, in its own order; None for the whole disk."""
+        if self.name:
+            return self.logical_parts
+        return (Extent(self.partition.offset, self.partition.length),) if self.partition else None
 
 
 def open_volume(disk: Storage, partition: Partition | None, budget: Budget) -> Volume:
     """Look at a partition, or at the whole disk. Raises Exhausted only."""
     part = Slice(disk, partition.offset, partition.length) if partition else disk
+    found = _looked_at(part, budget)
+    if found.kind != "LVM2_member":
+        return replace(found, partition=partition)
+    try:
+        member = lvm.read_member(part, partition.offset if partition else 0, budget)
+    except Exhausted:
+        raise
+    except Unreadable as error:
+        return Volume(partition, found.kind, fault=error)
+    return Volume(partition, found.kind, member=member)
+
+
+def open_logical(disk: Storage, volumes: Sequence[Volume], budget: Budget) -> Iterator[Volume]:
+    """The logical volumes on a disk with these physical ones. Raises Exhausted only."""
+    members = [volume.member for volume in volumes if volume.member is not None]
+    for logical in lvm.logical_volumes(members, budget):
+        if logical.fault is not None:
+            yield Volume(None, "", fault=logical.fault, name=logical.name)
+            continue
+        found = _looked_at(Joined(disk, logical.parts), budget)
+        if found.kind == "LVM2_member":
+            fault = Unreadable("it is a physical volume inside of a logical one")
+            found = replace(found, fault=fault)
+        yield replace(found, name=logical.name, logical_parts=logical.parts)
+
+
+def _looked_at(part: Storage, budget: Budget) -> Volume:
+    """What a part of a disk holds, wherever that is."""
     kind = ident = label = ""
     try:
         kind, ident, label = _probe(part)
@@ -54,14 +103,14 @@ def open_volume(disk: Storage, partition: Partition | None, budget: Budget) -> V
             backup = 0 if kind else _ext_backup(part)
             if backup:
                 lost = Damaged(f"its superblock is gone; its backup at block {backup} is there")
-                return Volume(partition, "ext4", fault=lost)
-            return Volume(partition, kind, ident, label, fault=fault)
+                return Volume(None, "ext4", fault=lost)
+            return Volume(None, kind, ident, label, fault=fault)
         files = reader(part, budget)
     except Exhausted:
         raise
     except Unreadable as error:
-        return Volume(partition, kind if kind != "ext" else "ext4", ident, label, fault=error)
-    return Volume(partition, files.kind, files.uuid, files.label, files)
+        return Volume(None, kind if kind != "ext" else "ext4", ident, label, fault=error)
+    return Volume(None, files.kind, files.uuid, files.label, files)
 
 
 def _probe(part: Storage) -> tuple[str, str, str]:

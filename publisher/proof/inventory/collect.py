@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -9,9 +10,11 @@ from typing import TypeAlias
 
 from publisher.model import Disk
 from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
+from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.storage import RawFile
 from publisher.proof.inspect.tree import Tree
+from publisher.proof.inspect.xfs import Xfs
 from publisher.proof.inventory import alpine, debian, languages, rpm
 from publisher.proof.inventory.component import Component, Inventory, System
 from publisher.task import Task
@@ -85,13 +88,17 @@ def _system(tree: Tree) -> System:
     )
 
 
-_SUPERBLOCK, _WRITTEN = 1024, 48
-
-
 def _written(inspection: Inspection) -> int:
-    """When the root was last written, as ext's superblock says; 0 elsewhere."""
-    root = inspection.root()
-    if not root.kind.startswith("ext"):
+    """When the root was last written, as ext's superblock says; XFS's says nothing, so
+    when the newest of its topmost directories was changed. 0 elsewhere."""
+    files = inspection.root().files
+    if isinstance(files, Ext):
+        return files.written
+    if not isinstance(files, Xfs):
         return 0
-    start = root.partition.offset if root.partition else 0
-    return int.from_bytes(inspection.disk.read(start + _SUPERBLOCK + _WRITTEN, 4), "little")
+    top = files.root()
+    found = [files.changed(top)]
+    for number in files.names(top).values():
+        with contextlib.suppress(Damaged):
+            found.append(files.changed(files.node(number)))
+    return max(0, *found)

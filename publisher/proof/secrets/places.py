@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from publisher.model import Extent
 from publisher.proof.inspect.budget import Budget, Unreadable
+from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.filesystem import FileSystem, Node
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.storage import Storage
 from publisher.proof.inspect.tree import Place as Entry
 from publisher.proof.inspect.tree import Tree
 from publisher.proof.inspect.volume import Volume
+from publisher.proof.inspect.xfs import Xfs
 
 UNREADABLE = (Unreadable, struct.error, ValueError, LookupError, RecursionError)
 """What a disk that is damaged, or made to be read wrong, raises."""
@@ -50,45 +52,65 @@ class Volumes:
     def locate(self, offsets: Sequence[int]) -> Mapping[int, Place]:
         """The place of each offset. Files are walked only where there is one to find."""
         found: dict[int, Place] = {}
-        for volume in self.all:
-            start = volume.partition.offset if volume.partition else 0
-            end = volume.partition.end if volume.partition else None
-            inside = sorted(o for o in offsets if start <= o and (end is None or o < end))
+        # logical volumes lie in partitions, and say more
+        for volume in sorted(self.all, key=lambda volume: not volume.name):
+            left = sorted(offset for offset in offsets if offset not in found)
+            inside = _inside_of(volume, left)
             if inside:
-                found.update(_within(volume, start, inside, self._budget))
+                found.update(_within(volume, inside, self._budget))
         for offset in offsets:
             found.setdefault(offset, Place(f"byte {offset} of the disk, outside of partitions"))
         return found
 
 
-def _within(
-    volume: Volume, start: int, offsets: Sequence[int], budget: Budget
-) -> Mapping[int, Place]:
-    found: dict[int, Place] = {}
+def _inside_of(volume: Volume, offsets: Sequence[int]) -> dict[int, int]:
+    """Those of the offsets (ascending) that a volume has, by its own count, ascending."""
+    if volume.parts is None:
+        return {offset: offset for offset in offsets}
+    found: dict[int, int] = {}
+    position = 0
+    for part in volume.parts:
+        for offset in _inside(offsets, part):
+            found[position + offset - part.offset] = offset
+        position += part.length
+    return found
+
+
+def _within(volume: Volume, offsets: Mapping[int, int], budget: Budget) -> Mapping[int, Place]:
+    """The places of offsets, given by the volume's own count ▶ the disk's."""
+    places: dict[int, Place] = {}
     files = volume.files
     fault: Exception | None = volume.fault
     if files is not None:
         try:
-            local = [offset - start for offset in offsets]
-            if volume.kind.startswith("ext"):
-                _mark(files, files.node(_JOURNAL), local, found, start, _journal(volume))
+            local = list(offsets)
+            _mark_journal(volume, local, places)
             for entry in Tree(files, budget).walk("/"):
-                if len(found) == len(offsets):
+                if len(places) == len(offsets):
                     break
                 if not (entry.node.is_dir or entry.node.is_file or entry.node.is_link):
                     continue
-                _mark(files, entry.node, local, found, start, _in_file(volume, entry))
+                _mark(files, entry.node, local, places, _in_file(volume, entry))
         except UNREADABLE as error:
             fault = error
     for offset in offsets:
-        if offset not in found:
-            where = f"byte {offset - start} of {volume.title}"
+        if offset not in places:
+            where = f"byte {offset} of {volume.title}"
             if files is not None and fault is None:
                 where += ", in no file: erased, or the file system's own"
             elif fault is not None:
                 where += f" (its files can't be read: {fault})"
-            found[offset] = Place(where, volume=volume)
-    return found
+            places[offset] = Place(where, volume=volume)
+    return {offsets[offset]: place for offset, place in places.items()}
+
+
+def _mark_journal(volume: Volume, offsets: Sequence[int], places: dict[int, Place]) -> None:
+    journal = Place(f"the journal of {volume.title}", volume=volume)
+    files = volume.files
+    if isinstance(files, Ext):
+        _mark(files, files.node(_JOURNAL), offsets, places, (journal, journal))
+    elif isinstance(files, Xfs) and files.log is not None:
+        places.update(dict.fromkeys(_inside(offsets, files.log), journal))
 
 
 def _mark(
@@ -96,7 +118,6 @@ def _mark(
     node: Node,
     offsets: Sequence[int],
     found: dict[int, Place],
-    start: int,
     places: tuple[Place, Place],
 ) -> None:
     """Note the offsets (ascending) within a file, which is at the first of the
@@ -108,7 +129,7 @@ def _mark(
             slack = position + at - extent.offset >= node.size and not node.is_dir
             if slack and sparse is None:
                 sparse = _sparse(files, node)
-            found[start + at] = places[1 if slack and not sparse else 0]
+            found[at] = places[1 if slack and not sparse else 0]
         position += extent.length
 
 
@@ -134,8 +155,3 @@ def _in_file(volume: Volume, entry: Entry) -> tuple[Place, Place]:
         Place(where, entry.path, volume=volume, node=entry.node),
         Place(f"{where}, behind its end", entry.path, True, volume, entry.node),
     )
-
-
-def _journal(volume: Volume) -> tuple[Place, Place]:
-    place = Place(f"the journal of {volume.title}", volume=volume)
-    return place, place

@@ -22,7 +22,7 @@ from publisher.proof.inspect.xfs.superblock import Seal, read_superblock, uuid_o
 
 _LOCAL, _EXTENTS, _TREE = 1, 2, 3
 _REALTIME = 0x1
-_LARGE_COUNTS = 0x10
+_LARGE_TIMES, _LARGE_COUNTS = 0x8, 0x10
 _LINK_MOST = 1024
 _LINK_SEAL = Seal(check=12, sector=40, uuid=16, owner=32)
 _LINK_HEADER = 56
@@ -36,6 +36,8 @@ class _Inode(Node):
     fork: bytes = b""
     """What the inode holds of its content, or of the list of its extents."""
     extents: int = 0
+    changed: int = 0
+    """Its change time, in seconds since the epoch."""
 
 
 class Xfs:
@@ -74,7 +76,7 @@ class Xfs:
         if magic != b"IN" or (version == 3) != (superblock.version == 5) or not 1 <= version <= 3:
             raise Damaged(f"inode {number} is damaged")
         size, extents = struct.unpack_from(">Q12xI", raw, 56)
-        start, fork = 100, raw[82] * 8
+        start, fork, more = 100, raw[82] * 8, 0
         if version == 3:
             start = 176
             itself, whose = raw[152:160], raw[160:176]
@@ -82,15 +84,23 @@ class Xfs:
                 raise Damaged(f"the checksum of inode {number} is wrong")
             if itself != number.to_bytes(8, "big") or whose != superblock.meta_uuid:
                 raise Damaged(f"inode {number} is another's")
-            if struct.unpack_from(">Q", raw, 120)[0] & _LARGE_COUNTS:
-                extents = struct.unpack_from(">Q", raw, 24)[0]
+            more = struct.unpack_from(">Q", raw, 120)[0]
+        if more & _LARGE_COUNTS:
+            extents = struct.unpack_from(">Q", raw, 24)[0]
         if not mode:
             raise Damaged(f"inode {number} is free, and a directory names it")
         if start + fork > len(raw) or size >= 1 << 63:
             raise Damaged(f"inode {number} is damaged")
         room = raw[start : start + fork if fork else len(raw)]
         flags = struct.unpack_from(">H", raw, 90)[0]
-        return _Inode(number, mode, size, owner, form, flags, room, extents)
+        changed = struct.unpack_from(">i", raw, 48)[0]
+        if more & _LARGE_TIMES:
+            changed = struct.unpack_from(">Q", raw, 48)[0] // 1_000_000_000 - (1 << 31)
+        return _Inode(number, mode, size, owner, form, flags, room, extents, changed)
+
+    def changed(self, node: Node) -> int:
+        """When it was last changed, in seconds since the epoch."""
+        return self._inode(node.number).changed
 
     # -- content
 
@@ -173,9 +183,7 @@ class Xfs:
             yield self._local(inode)[offset:]
             return
         runs = self._runs(inode)
-        yield from content(
-            self._storage, self._budget, runs, self.block_size, inode.size, offset
-        )
+        yield from content(self._storage, self._budget, runs, self.block_size, inode.size, offset)
 
     def _local(self, inode: _Inode) -> bytes:
         if inode.size > len(inode.fork):

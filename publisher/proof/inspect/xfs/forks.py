@@ -68,9 +68,7 @@ class ExtentTree:
         count = int.from_bytes(raw[6:8], "big")
         if not 0 < count <= (len(raw) - header) // 16:
             raise Damaged(f"{what} has {count} extents")
-        yield from _records(
-            raw[header : header + count * 16], low, high, superblock, self._budget
-        )
+        yield from _records(raw[header : header + count * 16], low, high, superblock, self._budget)
 
 
 def _records(
