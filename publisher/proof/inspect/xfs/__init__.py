@@ -48,19 +48,19 @@ class Xfs:
     def __init__(self, storage: Storage, budget: Budget) -> None:
         self._storage = storage
         self._budget = budget
-        self._superblock = read_superblock(storage)
-        self.block_size = self._superblock.block_size
-        self.folds_case = self._superblock.folds_case
-        self.uuid = uuid_of(self._superblock.uuid)
-        self.label = self._superblock.label
-        self.remarks = self._superblock.remarks
-        self.log = self._superblock.log
+        self.superblock = read_superblock(storage)
+        self.block_size = self.superblock.block_size
+        self.folds_case = self.superblock.folds_case
+        self.uuid = uuid_of(self.superblock.uuid)
+        self.label = self.superblock.label
+        self.remarks = self.superblock.remarks
+        self.log = self.superblock.log
         self._inode = functools.lru_cache(maxsize=4096)(self._read_inode)
 
     # -- inodes
 
     def root(self) -> Node:
-        root = self._inode(self._superblock.root)
+        root = self._inode(self.superblock.root)
         if not root.is_dir:
             raise Damaged("its root is not a directory")
         return root
@@ -69,7 +69,7 @@ class Xfs:
         return self._inode(number)
 
     def _read_inode(self, number: int) -> _Inode:
-        superblock = self._superblock
+        superblock = self.superblock
         raw = self._storage.read(superblock.inode(number), superblock.inode_size)
         magic, mode, version, form = struct.unpack_from(">2sHBB", raw)
         owner = struct.unpack_from(">I", raw, 8)[0]
@@ -118,7 +118,7 @@ class Xfs:
         return found
 
     def _entries(self, inode: _Inode) -> Iterator[tuple[bytes, int]]:
-        superblock = self._superblock
+        superblock = self.superblock
         if inode.form == _LOCAL:
             yield from directories.short(self._local(inode), superblock.file_types)
             return
@@ -132,7 +132,7 @@ class Xfs:
     def _directory_blocks(self, inode: _Inode) -> Iterator[tuple[int, bytes]]:
         """(block of the disk, bytes) of each, which may be made of several blocks of
         the file system. Behind the directory's size come its indices."""
-        size, whole = self.block_size, self._superblock.directory_block
+        size, whole = self.block_size, self.superblock.directory_block
         if inode.size > _DIRECTORY_MOST or inode.size % whole or not inode.size:
             raise Damaged(f"a directory has {inode.size} bytes")
         parts: list[bytes] = []
@@ -160,7 +160,7 @@ class Xfs:
         return raw.decode(errors="backslashreplace")
 
     def _remote_link(self, inode: _Inode) -> bytes:
-        if self._superblock.version == 4:
+        if self.superblock.version == 4:
             return b"".join(self.stream(inode))
         found = b""
         for _, count, physical in self._runs(inode):
@@ -171,7 +171,7 @@ class Xfs:
             what = "a block of a symbolic link"
             if raw[:4] != b"XSLM":
                 raise Damaged(f"{what} has no header")
-            self._superblock.verify(raw, _LINK_SEAL, physical, inode.number, what)
+            self.superblock.verify(raw, _LINK_SEAL, physical, inode.number, what)
             found += raw[_LINK_HEADER : _LINK_HEADER + inode.size - len(found)]
             if len(found) >= inode.size:
                 return found
@@ -202,9 +202,9 @@ class Xfs:
         if inode.flags & _REALTIME and inode.is_file:
             raise Unreadable("the file is on a realtime device")
         if inode.form == _EXTENTS:
-            yield from forks.listed(inode.fork, inode.extents, self._superblock, self._budget)
+            yield from forks.listed(inode.fork, inode.extents, self.superblock, self._budget)
         elif inode.form == _TREE:
-            tree = forks.ExtentTree(inode.number, self._superblock, self._storage, self._budget)
+            tree = forks.ExtentTree(inode.number, self.superblock, self._storage, self._budget)
             yield from tree.runs(inode.fork)
         else:
             raise Damaged(f"inode {inode.number} has its content in form {inode.form}")
