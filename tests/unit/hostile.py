@@ -69,11 +69,11 @@ def _lint(path: Path, _: Task, seconds: float) -> list[dict[str, Any]]:
 
 
 def _secrets(path: Path, task: Task, _: float) -> list[dict[str, Any]]:
-    return _shown(search(_disk(path), Known(), task))
+    return _shown(search(disk_of(path), Known(), task))
 
 
 def _inventory(path: Path, task: Task, _: float) -> dict[str, Any]:
-    found = collect(_disk(path), task)
+    found = collect(disk_of(path), task)
     return {"packages": [c.purl for c in found.components], "gaps": list(found.gaps)}
 
 
@@ -88,7 +88,7 @@ def _shown(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     return [dict(finding.to_json()) for finding in findings]
 
 
-def _disk(path: Path) -> Disk:
+def disk_of(path: Path) -> Disk:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         return Disk(path, size, "", extents.merge(extents.of_file(file.fileno(), size)))

@@ -222,7 +222,7 @@ class World(Inspection):
         if fault is not None:
             own = None
         self._more = (
-            Volume(PARTITIONS[0], "ext4", ROOT_UUID, "root", own, fault),
+            Volume(PARTITIONS[0], own.kind if own else "ext4", ROOT_UUID, "root", own, fault),
             Volume(PARTITIONS[1], ""),
             Volume(
                 PARTITIONS[2],

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from publisher.model import MIB, Extent
 from publisher.proof.inspect.budget import Budget, Damaged, Exhausted, Unreadable
@@ -16,10 +18,17 @@ from publisher.proof.inspect.storage import RawFile
 from publisher.proof.inspect.tree import Tree
 from publisher.proof.inspect.volume import Volume, open_volume
 from publisher.proof.inspect.xfs import Xfs
+from publisher.proof.inventory import collect
+from publisher.proof.secrets import Known, search
+from publisher.task import detached
+from tests.unit import hostile
 from tests.unit.lint_world import ROOT_UUID, Files, Link
 from tests.unit.xfs_disk import Patch, is_sound, make_xfs, xfs
 
 LARGE = random.Random(1).randbytes(3 * MIB + 17)
+KEY = Ed25519PrivateKey.generate().private_bytes(
+    Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
+)
 LONG = "../" + "./" * 450 + "etc/os-release"
 FILES: Files = {
     "/etc/os-release": b"ID=rhel\n",
@@ -137,6 +146,34 @@ def test_extents_are_where_the_bytes_are(image: Path) -> None:
     found = b"".join(pieces)
     assert found[: len(LARGE)] == LARGE
     assert len(found) < len(LARGE) + 65536, "to the ends of blocks"
+
+
+def test_secrets_are_named_by_their_place(tmp_path: Path) -> None:
+    files: Files = {"/srv/key": KEY, "/srv/text": b"no secret\n", "/srv/hole": bytes(4096) + KEY}
+    image = make_xfs(tmp_path, files, size=24 * MIB)
+    patch = Patch(image)
+    patch.write(first_of(patch, "/srv/text") + 100, KEY)
+    log = patch.superblock.log
+    assert log is not None
+    patch.write(log.offset + MIB, KEY)
+    patch.write(20 * MIB, KEY)
+    found = search(hostile.disk_of(image), Known(), detached(tmp_path))
+    told = " ".join(finding.evidence for finding in found)
+    assert {finding.path for finding in found} == {"/srv/key", "/srv/hole", "/srv/text", ""}
+    assert "in /srv/text, behind its end (" in told
+    assert "the journal of the disk (xfs)" in told
+    assert f"byte {20 * MIB} of the disk (xfs), in no file" in told
+
+
+def test_an_inventory_is_that_of_the_root(tmp_path: Path) -> None:
+    status = b"Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\n"
+    files: Files = {"/etc/os-release": b"ID=rhel\n", "/var/lib/dpkg/status": status}
+    image = make_xfs(tmp_path, {**files, "/usr/bin/a": b""}, size=24 * MIB)
+    inventory = collect(hostile.disk_of(image), detached(tmp_path))
+    assert [(c.name, c.version) for c in inventory.components] == [("a", "1")]
+    assert inventory.system.id == "rhel"
+    assert inventory.gaps == ()
+    assert abs(inventory.written - image.stat().st_mtime) < 60
 
 
 # -- forks that mkfs.xfs makes for no file
