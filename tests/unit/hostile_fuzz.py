@@ -16,15 +16,21 @@ import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from publisher.errors import PublishError
 from publisher.model import MIB, SECTOR
 from publisher.task import detached
-from tests.unit import hostile
+from tests.unit import hostile, lvm_disk, rhel_world
 from tests.unit import lint_world as world
 from tests.unit.lint_world import VERSION, Files, Link, good, good_esp
+from tests.unit.xfs_disk import seal
 
 _INTERESTING = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 8, 11, 12)
+
+
+_SEALS = {b"XDB3": 4, b"XDD3": 4, b"BMA3": 64, b"XSLM": 12}
+"""Where the blocks of XFS have their checksums."""
 
 
 def small_disk(directory: Path) -> Path:
@@ -56,6 +62,22 @@ def small_disk(directory: Path) -> Path:
     files[f"/boot/initrd.img-{VERSION}"] = gzip.compress(initrd)
     files.update({f"/srv/many/{number}": b"" for number in range(100)})
     return world.disk_file(directory, files, good_esp())
+
+
+def small_rhel_disk(directory: Path) -> Path:
+    """One of 48 MiB with LVM and XFS, whose directories and forks are of all forms."""
+    return rhel_world.disk_file(
+        directory,
+        {
+            **rhel_world.rhel(),
+            "/var/lib/dpkg/status": b"Package: a\nStatus: install ok installed\nVersion: 1\n\n",
+            "/srv/token": b"AKIA" + b"Z2345678" * 2 + b"\n",
+            "/srv/link": Link("../etc/fstab"),
+            "/srv/far": Link("./" * 400 + "etc/fstab"),
+            **{f"/srv/block/{number}": b"" for number in range(100)},
+            **{f"/srv/tree/{number}-{'n' * 240}": b"x" for number in range(400)},
+        },
+    )
 
 
 def _header() -> bytes:
@@ -117,9 +139,12 @@ class Fuzzer:
         return self._draw.randbytes(self._draw.choice((2, 16, 256)))
 
     def _sign(self) -> None:
-        """Make the checksums of the partition table right, or else nothing behind them
-        is ever read."""
+        """Make the checksums of the partition table and of what was changed right, or
+        else nothing behind them is ever read."""
         with self._path.open("r+b") as file:
+            for at, piece in list(self._changed.items()):
+                for block in range(at // 4096, (at + len(piece)) // 4096 + 1):
+                    self._seal(file, block * 4096)
             file.seek(SECTOR)
             header = bytearray(file.read(92))
             count, size = struct.unpack_from("<II", header, 80)
@@ -130,6 +155,31 @@ class Fuzzer:
             struct.pack_into("<I", header, 16, zlib.crc32(header))
             file.seek(SECTOR)
             file.write(header)
+
+    def _seal(self, file: BinaryIO, start: int) -> None:
+        """The checksums of XFS and LVM in a block."""
+        file.seek(start)
+        raw = bytearray(file.read(4096))
+        whole = _SEALS.get(bytes(raw[:4]))
+        if whole is not None and len(raw) == 4096:
+            seal(raw, whole)
+        for at in range(0, len(raw), SECTOR):
+            sector = raw[at : at + SECTOR]
+            if sector[:2] == b"IN":
+                seal(sector, 100)
+            elif sector[:4] == b"XFSB":
+                seal(sector, 224)
+            elif sector[:8] == b"LABELONE":
+                sector[16:20] = lvm_disk.checksum(bytes(sector[20:])).to_bytes(4, "little")
+            elif sector[4:12] == b" LVM2 x[":
+                length = min(int.from_bytes(sector[48:56], "little"), MIB)
+                file.seek(start + at + SECTOR)
+                sector[56:60] = lvm_disk.checksum(file.read(length)).to_bytes(4, "little")
+                sector[:4] = lvm_disk.checksum(bytes(sector[4:])).to_bytes(4, "little")
+            raw[at : at + SECTOR] = sector
+        self._changed[start] = bytes(raw)
+        file.seek(start)
+        file.write(raw)
 
     def mend(self) -> None:
         with self._path.open("r+b") as file:

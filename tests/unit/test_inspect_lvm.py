@@ -294,6 +294,17 @@ def test_lint_names_what_keeps_the_root_from_being_found(
     assert any(line.startswith(words) for line in broken(tmp_path, change))
 
 
+def test_lint_names_the_list_of_the_installers_disks(tmp_path: Path) -> None:
+    path = "/etc/lvm/devices/system.devices"
+    text = b"# LVM uses devices listed in this file.\nVERSION=1.1.2\nIDTYPE=sys_wwid IDNAME=naa.5 "
+    disk = opened(rhel_world.disk_file(tmp_path, {**rhel(), path: text}))
+    rules = {rule.id: rule for rule in rules_for(CLOUDS)}
+    (finding,) = world.found(rules["lvm.devices"], disk)
+    assert (finding.path, finding.line, finding.severity) == (path, 3, Severity.WARNING)
+    without = world.World({**world.good(), path: text})
+    assert world.found(rules["lvm.devices"], without) == [], "nothing is on LVM"
+
+
 def test_lint_misses_what_grows_xfs() -> None:
     rules = {rule.id: rule for rule in rules_for(CLOUDS)}
     disk = world.World(root=world.Memory(world.good(), "xfs"))

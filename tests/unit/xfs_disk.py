@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from publisher.crc32c import crc32c
-from publisher.model import MIB
+from publisher.model import MIB, Extent
 from publisher.proof.inspect.budget import Budget
 from publisher.proof.inspect.filesystem import Node
 from publisher.proof.inspect.storage import RawFile
@@ -48,6 +48,10 @@ def make_xfs(
         options = ("--unsupported", *options)
     command = [*("mkfs.xfs", "-q", "-m", f"uuid={ROOT_UUID}"), *options, "-p", str(prototype)]
     xfs(*command, str(image))
+    patch = Patch(image)
+    for path, content in files.items():
+        if isinstance(content, Link) and patch.sealed:
+            patch.seal_link(path)
     return image
 
 
@@ -118,7 +122,10 @@ class Patch:
     def seal_link(self, path: str) -> None:
         """Give a long link the header that mkfs.xfs forgets (up to 6.1)."""
         node = self.node(path)
-        (extent,) = self.files.extents(node)
+        for extent in self.files.extents(node):
+            self._seal_link(node, extent)
+
+    def _seal_link(self, node: Node, extent: Extent) -> None:
         raw = self.read(extent.offset, extent.length)
         head = b"XSLM" + bytes(4) + node.size.to_bytes(4, "big") + bytes(4)
         head += self.superblock.meta_uuid + node.number.to_bytes(8, "big")
