@@ -65,7 +65,7 @@ def small_disk(directory: Path) -> Path:
 
 
 def small_rhel_disk(directory: Path) -> Path:
-    """One of 48 MiB with LVM and XFS, whose directories and forks are of all forms."""
+    """One of 64 MiB with LVM and XFS, whose directories and forks are of all forms."""
     return rhel_world.disk_file(
         directory,
         {

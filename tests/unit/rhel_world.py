@@ -14,10 +14,10 @@ from tests.unit.lint_world import GRUB, MODULES, VERSION, Files, good, good_esp
 from tests.unit.lvm_disk import Segment
 from tests.unit.xfs_disk import make_xfs
 
-SIZE = 48 * MIB
+SIZE = 64 * MIB
 ESP = 2 * MIB
-LVM, LVM_SIZE = 8 * MIB, 39 * MIB
-EXTENTS = 38
+LVM, LVM_SIZE = 8 * MIB, 55 * MIB
+EXTENTS = 54
 LVM_TYPE = uuid.UUID("e6d6d379-f507-44c2-a23c-238f2a3df928")
 ROOT: Sequence[Segment] = (("pv0", 14, 16), ("pv0", 0, 8))
 """In two parts, the second of which comes first on the disk."""
@@ -26,11 +26,13 @@ VOLUMES: Mapping[str, Sequence[Segment] | str] = {"root": ROOT, "swap": SWAP}
 INITRD = f"/boot/initramfs-{VERSION}.img"
 
 
-def on_disk(offset: int) -> int:
-    """The byte of the disk at which one of the root's is."""
-    first = 16 * lvm_disk.EXTENT
-    extent = 14 * lvm_disk.EXTENT + offset if offset < first else offset - first
-    return LVM + lvm_disk.START + extent
+def on_disk(offset: int, segments: Sequence[Segment] = ROOT) -> int:
+    """The byte of the disk at which one of a volume's is."""
+    for _, first, count in segments:
+        if offset < count * lvm_disk.EXTENT:
+            return LVM + lvm_disk.START + first * lvm_disk.EXTENT + offset
+        offset -= count * lvm_disk.EXTENT
+    raise ValueError(offset)
 
 
 def initramfs(*, without: Sequence[str] = ()) -> bytes:
@@ -72,9 +74,9 @@ def disk_file(
     directory: Path,
     files: Files | None = None,
     volumes: Mapping[str, Sequence[Segment] | str] = VOLUMES,
-    *options: str,
+    more: Mapping[str, Files] | None = None,
 ) -> Path:
-    """A disk of 48 MiB; `options` of mkfs.xfs."""
+    """A disk of 64 MiB. `files` are those of the root, `more` of other volumes."""
     path = directory / "disk.raw"
     parts = [
         partition.Partition(1, partition.ESP, uuid.uuid4(), "esp", ESP, 4 * MIB),
@@ -83,8 +85,8 @@ def disk_file(
     ]
     head, tail = partition.table(uuid.uuid4(), SIZE, parts)
     text = lvm_disk.group({"pv0": EXTENTS}, volumes)
-    root = make_xfs(directory, rhel() if files is None else files, *options, size=24 * MIB)
-    with path.open("wb") as file, root.open("rb") as source:
+    trees = {"root": rhel() if files is None else files, **(more or {})}
+    with path.open("wb") as file:
         file.truncate(SIZE)
         for offset, data in (
             (0, bytes(GRUB) + head[440:]),
@@ -95,11 +97,16 @@ def disk_file(
         ):
             file.seek(offset)
             file.write(data)
-        for at in range(0, 24 * MIB, MIB):
-            piece = source.read(MIB)
-            if any(piece):
-                file.seek(on_disk(at))
-                file.write(piece)
+        for name, tree in trees.items():
+            segments = volumes[name]
+            if isinstance(segments, str):
+                continue
+            size = sum(count for _, _, count in segments) * lvm_disk.EXTENT
+            image = make_xfs(directory, tree, size=size, name=name)
+            with image.open("rb") as source:
+                for at in range(0, size, MIB):
+                    file.seek(on_disk(at, segments))
+                    file.write(source.read(MIB))
     esp = {**good_esp(), "/EFI/debian/grub.cfg": b"normal\n"}
     world.write_fat(path, ESP, 4 * MIB, directory / "esp", esp)
     return path

@@ -26,7 +26,7 @@ from publisher.proof.secrets import Known, search
 from publisher.task import detached
 from tests.unit import hostile, lvm_disk, rhel_world
 from tests.unit import lint_world as world
-from tests.unit.lint_world import MODULES, Files
+from tests.unit.lint_world import MODULES, Files, Link
 from tests.unit.lvm_disk import AREA, EXTENT, START, group, head
 from tests.unit.rhel_world import LVM, LVM_SIZE, rhel
 
@@ -323,6 +323,33 @@ def test_secrets_on_a_logical_volume_are_named_by_their_file(tmp_path: Path) -> 
     assert texts.keys() == {"/srv/large", ""}
     assert "in /srv/large (" in texts["/srv/large"]
     assert f"in byte {START + 11 * EXTENT} of partition 2 (LVM2_member)" in texts[""]
+
+
+def test_usr_and_home_may_be_volumes_of_their_own(tmp_path: Path) -> None:
+    """As in Azure's images of RHEL, where os-release leads to another volume."""
+    files = rhel()
+    fstab = files["/etc/fstab"]
+    assert isinstance(fstab, bytes)
+    fstab += b"/dev/mapper/rhel-usr /usr xfs defaults 0 0\n/dev/rhel/home /home xfs defaults 0 0\n"
+    usr = {path[4:]: files.pop(path) for path in list(files) if path.startswith("/usr/")}
+    files |= {"/etc/fstab": fstab, "/etc/os-release": Link("../usr/lib/os-release")}
+    files |= {"/usr/.keep": b"", "/home/.keep": b""}
+    usr["/lib/os-release"] = b"ID=rhel\n"
+    home: Files = {"/ann/.ssh/id": KEY, "/ann/.bash_history": b"make me a sandwich\n"}
+    split = {
+        "root": [("pv0", 18, 8), ("pv0", 0, 8)],
+        "usr": [("pv0", 8, 10), ("pv0", 26, 6)],
+        "home": [("pv0", 32, 16)],
+    }
+    disk = rhel_world.disk_file(tmp_path, files, split, {"usr": usr, "home": home})
+    inspection = opened(disk)
+    assert inspection.root().name == "rhel/root"
+    assert inspection.tree().text("/etc/os-release") == "ID=rhel\n"
+    assert inspection.program("growpart") == "/usr/bin/growpart"
+    found = search(hostile.disk_of(disk), Known(), detached(tmp_path))
+    assert {finding.path for finding in found} == {"/home/ann/.ssh/id", "/home/ann/.bash_history"}
+    for finding in found:
+        assert f"rm -rf {finding.path}" in (finding.fix or "")
 
 
 def test_an_inventory_lists_what_is_on_a_logical_volume(tmp_path: Path) -> None:

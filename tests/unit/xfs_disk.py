@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -46,7 +47,8 @@ def make_xfs(
     os.truncate(image, size)
     if size < SUPPORTED:
         options = ("--unsupported", *options)
-    command = [*("mkfs.xfs", "-q", "-m", f"uuid={ROOT_UUID}"), *options, "-p", str(prototype)]
+    ident = ROOT_UUID if name in ("xfs", "root") else uuid.uuid4()
+    command = [*("mkfs.xfs", "-q", "-m", f"uuid={ident}"), *options, "-p", str(prototype)]
     xfs(*command, str(image))
     patch = Patch(image)
     for path, content in files.items():

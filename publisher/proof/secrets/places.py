@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +28,15 @@ _JOURNAL = 8
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a byte is: in a file at `path`, behind its end in its last block
-    (`slack`), or in none (path ""); `text` says it in words."""
+    (`slack`), or in none (path ""); `text` says it in words. `inner` is the path
+    within the volume, which may be mounted somewhere."""
 
     text: str
     path: str = ""
     slack: bool = False
     volume: Volume | None = None
     node: Node | None = None
+    inner: str = ""
 
 
 class Volumes:
@@ -41,12 +44,24 @@ class Volumes:
 
     def __init__(self, disk: Storage, budget: Budget) -> None:
         self._budget = budget
-        self.all = Inspection(disk, budget).volumes()
+        inspection = Inspection(disk, budget)
+        self.all = inspection.volumes()
+        self._directories = dict(_mounted(inspection))
+        self._root: tuple[Volume, Tree] | None = None
+        with contextlib.suppress(*UNREADABLE):
+            self._root = (inspection.root(), inspection.tree())
+
+    def directory(self, volume: Volume) -> str:
+        """Where fstab mounts a volume: a path without a slash at its end, "" for the
+        root and what it does not name."""
+        return self._directories.get(id(volume), "")
 
     def trees(self) -> Iterator[tuple[Volume, Tree]]:
-        """Each file system that can be read, by itself."""
+        """Each file system that can be read by itself, the root with what is mounted."""
         for volume in self.all:
-            if volume.files is not None:
+            if self._root is not None and volume is self._root[0]:
+                yield self._root
+            elif volume.files is not None:
                 yield volume, Tree(volume.files, self._budget)
 
     def locate(self, offsets: Sequence[int]) -> Mapping[int, Place]:
@@ -57,10 +72,23 @@ class Volumes:
             left = sorted(offset for offset in offsets if offset not in found)
             inside = _inside_of(volume, left)
             if inside:
-                found.update(_within(volume, inside, self._budget))
+                found.update(_within(volume, self.directory(volume), inside, self._budget))
         for offset in offsets:
             found.setdefault(offset, Place(f"byte {offset} of the disk, outside of partitions"))
         return found
+
+
+def _mounted(inspection: Inspection) -> Iterator[tuple[int, str]]:
+    """The directory of each volume that is not the root, but FAT: what is there is named
+    by its partition."""
+    with contextlib.suppress(*UNREADABLE):
+        root = inspection.root()
+        for mount in inspection.fstab():
+            with contextlib.suppress(Unreadable):
+                volume = inspection.device(mount.device)
+                if volume is None or volume is root or volume.kind in ("vfat", "swap"):
+                    continue
+                yield id(volume), mount.directory.rstrip("/")
 
 
 def _inside_of(volume: Volume, offsets: Sequence[int]) -> dict[int, int]:
@@ -76,7 +104,9 @@ def _inside_of(volume: Volume, offsets: Sequence[int]) -> dict[int, int]:
     return found
 
 
-def _within(volume: Volume, offsets: Mapping[int, int], budget: Budget) -> Mapping[int, Place]:
+def _within(
+    volume: Volume, directory: str, offsets: Mapping[int, int], budget: Budget
+) -> Mapping[int, Place]:
     """The places of offsets, given by the volume's own count ▶ the disk's."""
     places: dict[int, Place] = {}
     files = volume.files
@@ -90,7 +120,7 @@ def _within(volume: Volume, offsets: Mapping[int, int], budget: Budget) -> Mappi
                     break
                 if not (entry.node.is_dir or entry.node.is_file or entry.node.is_link):
                     continue
-                _mark(files, entry.node, local, places, _in_file(volume, entry))
+                _mark(files, entry.node, local, places, _in_file(volume, directory, entry))
         except UNREADABLE as error:
             fault = error
     for offset in offsets:
@@ -144,14 +174,15 @@ def _inside(offsets: Sequence[int], extent: Extent) -> Sequence[int]:
     return offsets[first:last]
 
 
-def _in_file(volume: Volume, entry: Entry) -> tuple[Place, Place]:
-    where = entry.path if entry.path != "/" else "the root directory"
+def _in_file(volume: Volume, directory: str, entry: Entry) -> tuple[Place, Place]:
+    path = directory + entry.path
+    where = path if path != "/" else "the root directory"
     if volume.kind == "vfat":
         where += f" on {volume.title}"
     if entry.node.is_dir:
         place = Place(f"the directory {where}", volume=volume)
         return place, place
     return (
-        Place(where, entry.path, volume=volume, node=entry.node),
-        Place(f"{where}, behind its end", entry.path, True, volume, entry.node),
+        Place(where, path, False, volume, entry.node, entry.path),
+        Place(f"{where}, behind its end", path, True, volume, entry.node, entry.path),
     )

@@ -75,7 +75,8 @@ def _tell(found: Sequence[Hit], storage: RawFile, budget: Budget, task: Task) ->
     told += _findings(found, places, owners)
     for volume, tree in volumes.trees():
         try:
-            for rule, title, path in leftovers(tree):
+            for rule, title, inner in leftovers(tree):
+                path = volumes.directory(volume) + inner
                 where = f"{path} on {volume.title}" if volume.kind == "vfat" else path
                 fix = _REMOVE.format(path=shlex.quote(path)).rstrip("; ")
                 told.append(
@@ -104,7 +105,7 @@ def _owners(
         assert files is not None
         key = (id(place.volume), place.node.number)
         if key not in known:
-            known[key] = packages[id(place.volume)].owner(place.path, files, place.node)
+            known[key] = packages[id(place.volume)].owner(place.inner, files, place.node)
         if known[key]:
             owners.setdefault(hit.value, known[key])
     return owners
