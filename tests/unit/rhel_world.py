@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from publisher.build import partition
@@ -12,7 +12,7 @@ from tests.unit import lint_world as world
 from tests.unit import lvm_disk
 from tests.unit.lint_world import GRUB, MODULES, VERSION, Files, good, good_esp
 from tests.unit.lvm_disk import Segment
-from tests.unit.xfs_disk import make_xfs
+from tests.unit.xfs_disk import Patch, make_xfs
 
 SIZE = 64 * MIB
 ESP = 2 * MIB
@@ -75,8 +75,11 @@ def disk_file(
     files: Files | None = None,
     volumes: Mapping[str, Sequence[Segment] | str] = VOLUMES,
     more: Mapping[str, Files] | None = None,
+    *,
+    spoil: Callable[[Patch], None] = lambda _: None,
 ) -> Path:
-    """A disk of 64 MiB. `files` are those of the root, `more` of other volumes."""
+    """A disk of 64 MiB. `files` are those of the root, `more` of other volumes. `spoil`
+    changes the root's image."""
     path = directory / "disk.raw"
     parts = [
         partition.Partition(1, partition.ESP, uuid.uuid4(), "esp", ESP, 4 * MIB),
@@ -103,6 +106,8 @@ def disk_file(
                 continue
             size = sum(count for _, _, count in segments) * lvm_disk.EXTENT
             image = make_xfs(directory, tree, size=size, name=name)
+            if name == "root":
+                spoil(Patch(image))
             with image.open("rb") as source:
                 for at in range(0, size, MIB):
                     file.seek(on_disk(at, segments))

@@ -10,7 +10,7 @@ import sqlite3
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from publisher.disks import raw
 from publisher.errors import PublishError
 from publisher.model import GIB, MIB, SECTOR
-from tests.unit import hostile
+from tests.unit import hostile, rhel_world
 from tests.unit import lint_world as world
 from tests.unit.lint_world import VERSION, Files, Link, good, good_esp
+from tests.unit.lvm_disk import Segment
+from tests.unit.xfs_disk import Patch, record
 
 TIB = 1024 * GIB
 Told = Mapping[str, Any]
@@ -171,6 +173,30 @@ def homes_without_end(directory: Path) -> Path:
     return world.disk_file(directory, {**good(), "/etc/passwd": passwd}, good_esp())
 
 
+def xfs_without_end(directory: Path) -> Path:
+    def spoil(patch: Patch) -> None:
+        huge = struct.pack(">Q", 1 << 62)
+        patch.change_inode("/var/lib/dpkg/status", (56, huge))
+        patch.change_inode("/etc/shadow", (176, record(0, 8, (1 << 21) - 1)))
+        # the directory names the root in place of its file
+        number = patch.node("/srv/again").number.to_bytes(4, "big")
+        _, raw = patch.inode("/srv")
+        root = patch.node("/").number.to_bytes(4, "big")
+        patch.change_inode("/srv", (raw.index(number, 180), root))
+        at, raw = patch.inode("/usr/sbin/sshd")
+        patch.write(at, raw[:-1] + b"x")
+
+    files = {**rhel_world.rhel(), "/srv/again": b"", "/var/lib/dpkg/status": b"Package: a\n"}
+    return rhel_world.disk_file(directory, files, spoil=spoil)
+
+
+def lvm_without_end(directory: Path) -> Path:
+    """Many volumes, of which each is all of the disk, and one that is it many times."""
+    all_: Sequence[Segment] = [("pv0", 0, rhel_world.EXTENTS)]
+    volumes = {f"v{number}": all_ for number in range(900)}
+    return rhel_world.disk_file(directory, {}, {"root": [*rhel_world.ROOT] * 400, **volumes})
+
+
 DISKS: tuple[Callable[[Path], Path], ...] = (
     endless_table,
     overlapping_table,
@@ -183,6 +209,8 @@ DISKS: tuple[Callable[[Path], Path], ...] = (
     rpm_without_end,
     rpm_of_one_header,
     homes_without_end,
+    xfs_without_end,
+    lvm_without_end,
 )
 SECONDS = 60
 """Of processor time, for all disks together."""
@@ -284,3 +312,17 @@ def test_packages_without_end_are_a_gap(told: Mapping[str, Told]) -> None:
 def test_homes_without_end_are_told(told: Mapping[str, Told]) -> None:
     text = said(told["homes_without_end"], "secrets", "secrets.unexamined")
     assert "more homes than" in text
+
+
+def test_xfs_without_end_is_told(told: Mapping[str, Told]) -> None:
+    answer = told["xfs_without_end"]
+    text = said(answer, "lint", "lint.unreadable")
+    assert "the checksum of inode" in text
+    assert "outside of the file system" in text
+    (gap,) = answer["inventory"]["gaps"]
+    assert "/srv/again" in gap
+
+
+def test_volumes_that_share_the_disk_are_told(told: Mapping[str, Told]) -> None:
+    text = said(told["lvm_without_end"], "lint", "disk.root")
+    assert "shares extents with another logical volume" in text

@@ -23,7 +23,7 @@ from publisher.proof.secrets import Known, search
 from publisher.task import detached
 from tests.unit import hostile
 from tests.unit.lint_world import ROOT_UUID, Files, Link
-from tests.unit.xfs_disk import Patch, is_sound, make_xfs, xfs
+from tests.unit.xfs_disk import Patch, is_sound, make_xfs, record, xfs
 
 LARGE = random.Random(1).randbytes(3 * MIB + 17)
 KEY = Ed25519PrivateKey.generate().private_bytes(
@@ -172,11 +172,6 @@ def test_an_inventory_is_that_of_the_root(tmp_path: Path) -> None:
 
 
 # -- forks that mkfs.xfs makes for no file
-
-
-def record(start: int, block: int, count: int, *, unwritten: bool = False) -> bytes:
-    upper = unwritten << 63 | start << 9 | block >> 43
-    return struct.pack(">QQ", upper, (block & (1 << 43) - 1) << 21 | count)
 
 
 class Forest:
@@ -394,13 +389,6 @@ def test_another_inodes_block_is_damage(patch: Patch) -> None:
         tree_of(patch.image).read("/some/one")
 
 
-def change_inode(patch: Patch, path: str, *changes: tuple[int, bytes]) -> None:
-    at, raw = patch.inode(path)
-    for offset, value in changes:
-        raw[offset : offset + len(value)] = value
-    patch.write(at, raw, check=100)
-
-
 HUGE = struct.pack(">Q", 1 << 62)
 
 
@@ -428,7 +416,7 @@ HUGE = struct.pack(">Q", 1 << 62)
 def test_a_hostile_inode_is_damage(
     patch: Patch, path: str, changes: Sequence[tuple[int, bytes]], words: str
 ) -> None:
-    change_inode(patch, path, *changes)
+    patch.change_inode(path, *changes)
     with pytest.raises(Damaged, match=words):
         look(patch.image)
 
@@ -477,13 +465,25 @@ def test_a_hostile_directory_block_is_damage(
         tree_of(patch.image).names("/block")
 
 
-def test_a_name_with_a_slash_is_damage(patch: Patch) -> None:
+def test_a_directory_with_one_block_twice_is_damage(patch: Patch) -> None:
+    first = next(iter(patch.files.extents(patch.node("/leaf")))).offset // 4096
+    pair = record(0, first, 1) + record(1, first, 1)
+    patch.change_inode("/leaf", (56, struct.pack(">Q", 8192)), (76, b"\0\0\0\2"), (176, pair))
+    with pytest.raises(Damaged, match="a directory has one block twice"):
+        tree_of(patch.image).names("/leaf")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [(b"000/", "an entry named b'000/bbb"), (b"001-", "two entries named '001-bbb")],
+)
+def test_a_name_that_can_not_be_is_damage(patch: Patch, name: bytes, words: str) -> None:
     start = first_of(patch, "/block")
     raw = patch.read(start, 4096)
     at = raw.index(b"000-bbb")
-    raw[at + 3 : at + 4] = b"/"
+    raw[at : at + 4] = name
     patch.write(start, raw, check=4)
-    with pytest.raises(Damaged, match="an entry named b'000/bbb"):
+    with pytest.raises(Damaged, match=words):
         tree_of(patch.image).names("/block")
 
 
@@ -492,13 +492,13 @@ def test_a_directory_below_itself_is_damage(patch: Patch) -> None:
     one = patch.node("/some/one").number.to_bytes(4, "big")
     _, raw = patch.inode("/some")
     at = raw.index(one, 180)
-    change_inode(patch, "/some", (at, number))
+    patch.change_inode("/some", (at, number))
     with pytest.raises(Damaged, match="/some/one is in more than one place"):
         list(tree_of(patch.image).walk("/"))
 
 
 def test_a_hole_without_end_ends_by_the_budget(patch: Patch) -> None:
-    change_inode(patch, "/large", (56, HUGE))
+    patch.change_inode("/large", (56, HUGE))
     with pytest.raises(Exhausted, match="more bytes"):
         max(map(len, tree_of(patch.image, Budget(size=64 * MIB)).stream("/large")))
     with pytest.raises(Exhausted, match="more steps"):

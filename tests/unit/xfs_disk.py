@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import uuid
 from collections.abc import Sequence
@@ -121,6 +122,12 @@ class Patch:
     def read(self, at: int, length: int) -> bytearray:
         return bytearray(self._file.read(at, length))
 
+    def change_inode(self, path: str, *changes: tuple[int, bytes]) -> None:
+        at, raw = self.inode(path)
+        for offset, value in changes:
+            raw[offset : offset + len(value)] = value
+        self.write(at, raw, check=100)
+
     def seal_link(self, path: str) -> None:
         """Give a long link the header that mkfs.xfs forgets (up to 6.1)."""
         node = self.node(path)
@@ -134,6 +141,12 @@ class Patch:
         head += (extent.offset // 512).to_bytes(8, "big") + bytes(8)
         if raw[:4] != b"XSLM":
             self.write(extent.offset, head + raw[: -len(head)], check=12)
+
+
+def record(start: int, block: int, count: int, *, unwritten: bool = False) -> bytes:
+    """An extent as forks have it."""
+    upper = unwritten << 63 | start << 9 | block >> 43
+    return struct.pack(">QQ", upper, (block & (1 << 43) - 1) << 21 | count)
 
 
 def seal(raw: bytearray, at: int) -> None:

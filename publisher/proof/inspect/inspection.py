@@ -27,6 +27,7 @@ ESP_PATH = "/boot/efi"
 _MACHINES: dict[int, Arch] = {62: "x86_64", 183: "aarch64"}
 _NAMED = re.compile(r"/dev/(sd|vd|xvd|hd|nvme|mmcblk)")
 _BUILDERS = re.compile(r"/dev/(mapper/)?(loop|nbd)\d")
+_TITLES_MOST = 20
 
 Device: TypeAlias = "Volume | None"
 
@@ -118,7 +119,9 @@ class Inspection:
                 f"{volume.title}, where the root directory may be, can't be read: "
                 f"{volume.fault.message}"
             )
-        seen = ", ".join(volume.title for volume in self.volumes()) or "nothing known"
+        titles = [volume.title for volume in self.volumes()]
+        more = [f"and {len(titles) - _TITLES_MOST} more"] if len(titles) > _TITLES_MOST else []
+        seen = ", ".join(titles[:_TITLES_MOST] + more) or "nothing known"
         raise Damaged(f"no file system holds a root directory; the disk has {seen}")
 
     @once

@@ -112,7 +112,10 @@ class Xfs:
                 continue
             if not name or b"/" in name or b"\0" in name:
                 raise Damaged(f"a directory has an entry named {name!r}")
-            found[name.decode(errors="backslashreplace")] = number
+            text = name.decode(errors="backslashreplace")
+            if text in found:
+                raise Damaged(f"a directory has two entries named {text!r}")
+            found[text] = number
             if len(found) > NAMES_MOST:
                 raise Damaged(f"a directory has more than {NAMES_MOST} entries")
         return found
@@ -136,6 +139,7 @@ class Xfs:
         if inode.size > _DIRECTORY_MOST or inode.size % whole or not inode.size:
             raise Damaged(f"a directory has {inode.size} bytes")
         parts: list[bytes] = []
+        known: set[int] = set()
         start = following = 0
         for first, count, physical in self._runs(inode):
             for number in range(first, min(first + count, inode.size // size)):
@@ -147,6 +151,9 @@ class Xfs:
                 parts.append(self._storage.read(at, size))
                 following += 1
                 if len(parts) * size == whole:
+                    if start in known:
+                        raise Damaged("a directory has one block twice")
+                    known.add(start)
                     yield start, b"".join(parts)
                     parts = []
         if parts:
