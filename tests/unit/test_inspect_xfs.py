@@ -83,7 +83,8 @@ def copy(image: Path, tmp_path: Path) -> Patch:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_xfs(tmp_path_factory.mktemp("small"), FILES, "-L", "root", size=24 * MIB)
+    options = ("-L", "root", "-i", "nrext64=0")
+    return make_xfs(tmp_path_factory.mktemp("small"), FILES, *options, size=24 * MIB)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ _MORE_KNOWN, _MORE_FILE_TYPES = 0x38A, 0x200
 _NEEDS_REPAIR, _META_UUID, _FILE_TYPES = 0x10, 0x4, 0x1
 _INCOMPATIBLE_KNOWN = 0xFF
 _FEATURES = {0x100: "metadir", 0x200: "zoned", 0x400: "zone-gaps"}
-"""Names of features that came later, as xfs_info tells them."""
+"""Names of features that came later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,6 @@ class Superblock:
     blocks: int
     root: int
     ag_blocks: int
-    ags: int
     ag_log: int
     inode_size: int
     inode_log: int
@@ -140,23 +139,22 @@ def read_superblock(storage: Storage) -> Superblock:
             raise Unreadable(f"it has features that are not known here ({flags:#x}, {more:#x})")
         file_types, meta_uuid = bool(more & _MORE_FILE_TYPES), ident
     made = Superblock(
-        version,
-        size,
-        blocks,
-        root,
-        ag_blocks,
-        ags,
-        ag_log,
-        inode,
-        per_block_log,
-        size << directory_log,
-        file_types,
-        bool(flags & _VERSION_FOLDS_CASE),
-        ident,
-        meta_uuid,
-        raw[108:120].partition(b"\0")[0].decode(errors="replace"),
-        None,
-        (),
+        version=version,
+        block_size=size,
+        blocks=blocks,
+        root=root,
+        ag_blocks=ag_blocks,
+        ag_log=ag_log,
+        inode_size=inode,
+        inode_log=per_block_log,
+        directory_block=size << directory_log,
+        file_types=file_types,
+        folds_case=bool(flags & _VERSION_FOLDS_CASE),
+        uuid=ident,
+        meta_uuid=meta_uuid,
+        label=raw[108:120].partition(b"\0")[0].decode(errors="replace"),
+        log=None,
+        remarks=(),
     )
     log = None
     if log_start:
