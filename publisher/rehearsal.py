@@ -50,7 +50,7 @@ class Rehearse(Section):
     )
     second_boot: bool = Field(
         True,
-        description="Boot again as another instance, on the cloud's other kind of machine where it "
-        "has one, to find what was frozen in the first.",
+        description="Boot a second machine beside the first, of the cloud's other kind where it "
+        "has one, to find what both would share.",
     )
     checks: tuple[Check, ...] = Field((), description="Commands of your own, run in the guest.")

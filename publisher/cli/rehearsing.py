@@ -191,9 +191,10 @@ def _telling(
 
 def show(rehearsal: Rehearsal) -> None:
     """A verdict, a line a claim."""
-    boots = " + ".join(show_seconds(seconds) for seconds in rehearsal.boots)
+    boots = ", ".join(show_seconds(seconds) for seconds in rehearsal.boots)
+    took = f"{show_seconds(rehearsal.seconds)}, boots of {boots}"
     write()
-    write(f"{rehearsal.cloud}: {rehearsal.machine} ({boots})", "bold")
+    write(f"{rehearsal.cloud}: {rehearsal.machine} ({took})", "bold")
     width = max(len(claim.title) for claim in rehearsal.claims)
     for claim in rehearsal.claims:
         mark, style = _MARKS[claim.status]

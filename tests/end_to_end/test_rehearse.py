@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
-from publisher.model import Disk
+from publisher.model import Disk, Spec
 from publisher.proof.inspect.budget import Budget
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.storage import RawFile
-from publisher.proof.rehearse import Rehearsal, Status
+from publisher.proof.rehearse import Rehearsal, Status, rehearse
+from publisher.provider import load
+from publisher.rehearsal import Rehearse
+from publisher.task import detached
+from publisher.vm import namespace
 from tests.end_to_end.command import Ended, publish
 
 pytestmark = pytest.mark.qemu
@@ -94,6 +98,28 @@ def test_a_pinned_datasource_is_found_and_named(sealed: Disk, tmp_path: Path) ->
     assert "datasource_list is pinned to NoCloud" in failure.cause
     assert "/etc/cloud/cloud.cfg.d/90.cfg, line 1" in failure.cause
     assert verdict.consoles[0].stat().st_size > 10_000
+
+
+def test_without_user_namespaces_the_second_best_network_does(
+    sealed: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespace, "probe", lambda: ((), "the kernel forbids them"))
+    guest = load("azure").guest(None)  # type: ignore[attr-defined]
+    (verdict,) = rehearse(
+        sealed,
+        [guest],
+        Spec("demo", "1", size=sealed.size),
+        Rehearse(second_boot=False),
+        detached(tmp_path / "memory"),
+        scratch=tmp_path / "scratch",
+        logs=tmp_path / "logs",
+    )
+    assert verdict.failures == ()
+    by_id = {claim.id: claim for claim in verdict.claims}
+    for shown in ("network", "datasource", "login", "user-data", "hostname", "ready", "shutdown"):
+        assert by_id[shown].status is Status.PROVED
+    assert by_id["isolation"].status is Status.UNPROVABLE
+    assert "the kernel forbids them" in by_id["isolation"].evidence
 
 
 def processes(text: str) -> list[int]:

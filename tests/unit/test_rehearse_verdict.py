@@ -143,6 +143,13 @@ def test_an_agent_that_does_not_report_fails(
     assert evidence in made["ready"].evidence
 
 
+def test_a_logical_volume_is_nobodys_to_grow(tmp_path: Path) -> None:
+    on_volume = facts(root="/dev/mapper/rootvg-rootlv", root_end=0, filesystem=SIZE - 1)
+    made = lines(claims(seen(tmp_path, known=on_volume, reports=[READY]), SIZE))
+    assert made["growth"].status is Status.UNPROVABLE
+    assert "/dev/mapper/rootvg-rootlv" in made["growth"].evidence
+
+
 def test_a_console_elsewhere_and_a_deaf_power_button_fail(tmp_path: Path) -> None:
     made = lines(
         claims(seen(tmp_path, console="GRUB \n", known=facts(), reports=[READY], down=None), SIZE)
