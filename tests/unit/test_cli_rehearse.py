@@ -91,7 +91,7 @@ def test_a_disk_that_passes_is_shown_claim_by_claim(
     publish: Command, engine: Engine, disk: Path
 ) -> None:
     assert publish("rehearse", str(disk)).code == 0
-    assert "aws: Nimbus n1, UEFI (50 s + 40 s)" in publish.out
+    assert "aws: Nimbus n1, UEFI (1 min 30 s, boots of 50 s, 40 s)" in publish.out
     assert "gcp: Nimbus n1, UEFI" in publish.out
     assert "✓ root file system found  /dev/nvme0n1p1" in publish.out
     assert "proved by lint only: the driver stratus" in publish.out
