@@ -16,7 +16,7 @@ class Platform:
     `efi` and `efi_secure` list (code, variables) pairs of EDK II images, the
     preferred first; `efi_secure` holds Microsoft's keys and enforces them.
     `cpu` is the model under emulation, `panic` the device by which a guest tells
-    that its kernel panicked, `consoles` are the serial consoles of QEMU and of the
+    that its kernel panicked, `tpm` the one that a TPM is, `consoles` are the serial consoles of QEMU and of the
     clouds, the one of QEMU last. `emulators` run programs on other hosts, the
     preferred first; `elf_machine` is their e_machine.
     """
@@ -28,6 +28,7 @@ class Platform:
     machine: str
     cpu: str
     panic: str
+    tpm: str
     emulators: tuple[str, ...]
     emulator_package: str
     elf_machine: int
@@ -64,6 +65,7 @@ PLATFORMS: dict[Arch, Platform] = {
         machine="q35,graphics=off",
         cpu=_X86_CPU,
         panic="pvpanic",
+        tpm="tpm-crb",
         emulators=("qemu-x86_64-static", "qemu-x86_64"),
         emulator_package="qemu-user-static",
         elf_machine=62,
@@ -93,6 +95,7 @@ PLATFORMS: dict[Arch, Platform] = {
         # architecture; emulating the signed pointers of "max" takes much longer
         cpu="neoverse-n1",
         panic="pvpanic-pci",
+        tpm="tpm-tis-device",
         emulators=("qemu-aarch64-static", "qemu-aarch64"),
         emulator_package="qemu-user-static",
         elf_machine=183,

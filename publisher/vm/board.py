@@ -35,8 +35,8 @@ class Board:
             *("-device", f"scsi-hd,bus=scsi{number}.0,drive=disk{number},bootindex={order}"),
         ]
 
-    def arguments(self) -> list[str]:
-        """Arguments for all but drives and network."""
+    def arguments(self, tpm: str) -> list[str]:
+        """Arguments for all but drives and network; `tpm` is the platform's kind."""
         argv = [word for value in self.smbios for word in ("-smbios", value)]
         if self.cdrom is not None:
             # not SATA: kernels made for clouds have no driver for it
@@ -45,7 +45,7 @@ class Board:
             argv += ["-device", "scsi-cd,bus=cdbus.0,drive=cd,bootindex=100"]
         if self.tpm is not None:
             argv += ["-chardev", f"socket,id=tpm,fd={self.tpm}"]
-            argv += ["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]
+            argv += ["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", f"{tpm},tpmdev=tpm0"]
         return argv
 
 

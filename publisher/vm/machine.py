@@ -88,7 +88,7 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
     netdev = f"{hardware.network.netdev},id=net,hostfwd=tcp:127.0.0.1:0-:22{''.join(forwards)}"
     argv += ["-netdev", netdev]
     argv += ["-device", f"{hardware.board.nic},netdev=net,romfile="]
-    argv += hardware.board.arguments()
+    argv += hardware.board.arguments(platform.tpm)
     if hardware.firmware_code is not None and hardware.firmware_variables is not None:
         code, variables = comma(hardware.firmware_code), comma(hardware.firmware_variables)
         argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}"]

@@ -84,12 +84,12 @@ def test_the_disk_hangs_on_the_clouds_controller(disk: Any, expected: str) -> No
 
 def test_a_board_has_identity_cd_and_tpm(tmp_path: Path) -> None:
     board = Board(smbios=("type=1,serial=ec2",), cdrom=tmp_path / "a,b.iso", tpm=7)
-    text = " ".join(board.arguments())
+    text = " ".join(board.arguments("tpm-crb"))
     assert "-smbios type=1,serial=ec2" in text
     assert f"file={tmp_path}/a,,b.iso" in text
     assert "scsi-cd" in text
     assert "socket,id=tpm,fd=7" in text
-    assert Board().arguments() == []
+    assert Board().arguments("tpm-crb") == []
 
 
 def test_without_namespaces_qemu_answers_for_addresses_of_its_own_network() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -14,10 +16,14 @@ import pytest
 from publisher.errors import BootError, BuildError, Cancelled, HostError
 from publisher.events import Event, StepPhase
 from publisher.memory import Memory
+from publisher.model import Arch
 from publisher.task import Task, detached
 from publisher.vm import process
 from publisher.vm.accelerator import decide
+from publisher.vm.arch import PLATFORMS
+from publisher.vm.board import Board
 from publisher.vm.console import Phase
+from publisher.vm.host import which
 from publisher.vm.machine import Drive, Hardware, Machine, arguments
 
 TCG = decide("x86_64", native=True, device="none", guest="", cpus=2)
@@ -47,6 +53,21 @@ say(QMP={"version": version, "capabilities": []})
 answer()
 answer("  TCP[HOST_FORWARD]  14  127.0.0.1 40022  10.0.2.15  22  0 0")
 """
+
+
+@pytest.mark.parametrize("arch", PLATFORMS)
+def test_the_devices_of_an_architecture_are_its_qemus(arch: Arch, tmp_path: Path) -> None:
+    platform = PLATFORMS[arch]
+    if which(platform.qemu) is None:
+        pytest.skip(f"{platform.qemu} is not installed")
+    board = Board(disk="nvme", cdrom=tmp_path / "cd.iso", tpm=7)
+    hardware = Hardware((Drive(tmp_path / "a"),), tmp_path / "log", arch=arch, board=board)
+    chosen = decide(arch, native=False, device="", guest="", cpus=2)
+    argv = arguments(hardware, chosen, 5, 6)
+    devices = {argv[n + 1].split(",")[0] for n, word in enumerate(argv) if word == "-device"}
+    told = subprocess.run([platform.qemu, "-device", "help"], capture_output=True, text=True)
+    assert devices <= set(re.findall(r'name "([^"]+)"', told.stdout))
+    assert platform.tpm in devices
 
 
 @pytest.fixture
