@@ -16,9 +16,9 @@ class Platform:
     `efi` and `efi_secure` list (code, variables) pairs of EDK II images, the
     preferred first; `efi_secure` holds Microsoft's keys and enforces them.
     `cpu` is the model under emulation, `panic` the device by which a guest tells
-    that its kernel panicked, `tpm` the one that a TPM is, `consoles` are the serial consoles of QEMU and of the
-    clouds, the one of QEMU last. `emulators` run programs on other hosts, the
-    preferred first; `elf_machine` is their e_machine.
+    that its kernel panicked, `tpm` the one that a TPM is, `consoles` are the serial
+    consoles of QEMU and of the clouds, the one of QEMU last. `emulators` run programs
+    on other hosts, the preferred first; `elf_machine` is their e_machine.
     """
 
     arch: Arch
