@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from publisher.conformance import HastyClock, make_disk
-from publisher.crc32c import crc32c
 from publisher.disks import foreign, raw
 from publisher.disks.formats import identity, qemu_img
 from publisher.errors import Cancelled, HostError, PublishError, UsageError
@@ -146,10 +145,6 @@ def test_a_vhd_has_one_footer_at_both_ends_and_no_time(disk: Disk, write: Export
     fixed = write(disk, "vhd-fixed", "web.fixed.vhd").read_bytes()
     assert len(fixed) == disk.size + 512
     assert fixed[:-512] == disk.path.read_bytes()
-
-
-def test_crc32c_gives_its_check_value() -> None:
-    assert crc32c(b"123456789") == 0xE3069283, "the check value of CRC-32C"
 
 
 def test_an_existing_file_is_replaced_only_by_a_whole_one(
