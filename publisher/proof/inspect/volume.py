@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from publisher.model import Extent
 from publisher.proof.inspect import lvm
+from publisher.proof.inspect.btrfs import Btrfs
 from publisher.proof.inspect.budget import Budget, Damaged, Exhausted, Unreadable
 from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.fat import Fat
@@ -23,6 +24,7 @@ _READERS: Mapping[str, Callable[[Storage, Budget], FileSystem]] = {
     "ext": Ext,
     "vfat": Fat,
     "xfs": Xfs,
+    "btrfs": Btrfs,
 }
 
 

@@ -1,0 +1,264 @@
+"""The files of a Btrfs: its subvolumes, and one of them as a file system."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import stat
+from collections.abc import Iterator, Mapping
+
+from publisher.model import MIB, Extent
+from publisher.proof.inspect.btrfs import items
+from publisher.proof.inspect.btrfs.items import Data, Root
+from publisher.proof.inspect.btrfs.superblock import read_superblock
+from publisher.proof.inspect.btrfs.trees import MOST, ROOT, Key, Trees
+from publisher.proof.inspect.btrfs.unpack import unpack
+from publisher.proof.inspect.budget import Budget, Damaged
+from publisher.proof.inspect.filesystem import LINK_MOST, NAMES_MOST, Node
+from publisher.proof.inspect.storage import Storage
+
+TOP = 5
+"""The subvolume that every Btrfs has; all others appear below its root directory."""
+_FIRST, _LAST = 256, MOST - 256
+"""The numbers of other subvolumes, and those of inodes."""
+_SUBVOLUMES_MOST = 10_000
+_DEPTH_MOST = 100
+_PIECE = 1 * MIB
+_EMPTY = 1 << 128
+"""Marks a directory where a subvolume was when a snapshot was taken: a snapshot shows
+it empty. Other numbers of nodes are a subvolume's and, in the lower 64 bits, an inode's."""
+
+
+class Btrfs:
+    """All files, as the top-level subvolume shows them; `subvolume` gives the others,
+    which have the same nodes. `storage` begins with the file system."""
+
+    kind = "btrfs"
+    folds_case = False
+
+    def __init__(self, storage: Storage, budget: Budget) -> None:
+        superblock = read_superblock(storage)
+        self._storage = storage
+        self._budget = budget
+        self._superblock = superblock
+        self.uuid = superblock.uuid
+        self.label = superblock.label
+        self.remarks = superblock.remarks
+        self._trees = Trees(storage, superblock, budget, self._remark)
+        self._top = TOP
+        self._subvolume = functools.lru_cache(maxsize=1024)(self._read_subvolume)
+        self._inode = functools.lru_cache(maxsize=4096)(self._read_inode)
+        self._unpacked = functools.lru_cache(maxsize=4)(self._unpack)
+        self.root()
+
+    def _remark(self, text: str) -> None:
+        if text not in self.remarks:
+            self.remarks += (text,)
+
+    # -- subvolumes
+
+    def subvolume(self, ident: int) -> Btrfs:
+        """Another subvolume as the root. Raises Damaged if there is none."""
+        self._subvolume(ident)
+        other = copy.copy(self)
+        other._top = ident
+        return other
+
+    @property
+    def ident(self) -> int:
+        """Which subvolume this one is."""
+        return self._top
+
+    def default(self) -> int:
+        """The subvolume that is mounted if none is named."""
+        directory = self._superblock.root_directory
+        low = (directory, items.DIRECTORY_ITEM, 0)
+        for item in self._in_root_tree(low, (directory, items.DIRECTORY_ITEM, MOST)):
+            for name, target in items.entries(item, self._budget):
+                if name == "default":
+                    return target[0]
+        return TOP
+
+    def subvolumes(self) -> Mapping[int, str]:
+        """All others ▶ their paths in the top-level one, the oldest first."""
+        found: dict[int, str] = {}
+        for item in self._in_root_tree((_FIRST, items.ROOT_ITEM, 0), (_LAST, 255, MOST)):
+            ident, kind, _ = item.key
+            if kind == items.ROOT_ITEM and items.root(item).used:
+                if len(found) == _SUBVOLUMES_MOST:
+                    raise Damaged(f"it has more than {_SUBVOLUMES_MOST} subvolumes")
+                found[ident] = self._path(ident)
+        return found
+
+    def _path(self, ident: int) -> str:
+        parts: list[str] = []
+        while ident != TOP:
+            low, high = _span(ident, items.ROOT_BACK_REFERENCE)
+            item = next(self._in_root_tree(low, high), None)
+            if item is None:
+                raise Damaged(f"subvolume {ident} is nowhere")
+            directory, name = items.reference(item)
+            parts.append(name)
+            ident = item.key[2]
+            root = self._subvolume(ident)
+            while directory != root.directory:
+                low, high = _span(directory, items.INODE_REFERENCE)
+                above = next(self._trees.items(root.pointer, low, high), None)
+                if above is None or len(parts) > _DEPTH_MOST:
+                    raise Damaged(f"a directory of subvolume {ident} is nowhere")
+                parts.append(items.name_of(above))
+                directory = above.key[2]
+            if len(parts) > _DEPTH_MOST:
+                raise Damaged(f"subvolumes are more than {_DEPTH_MOST} deep")
+        return "/" + "/".join(reversed(parts))
+
+    def _in_root_tree(self, low: Key, high: Key) -> Iterator[items.Item]:
+        return self._trees.items(self._superblock.root, low, high, ROOT)
+
+    def _read_subvolume(self, ident: int) -> Root:
+        low, high = _span(ident, items.ROOT_ITEM)
+        # of a snapshot, the offset is the generation in which it was taken
+        for item in self._in_root_tree(low, high):
+            if ident == TOP or _FIRST <= ident <= _LAST:
+                found = items.root(item)
+                if found.used:
+                    return found
+        raise Damaged(f"it has no subvolume {ident}")
+
+    # -- inodes
+
+    def root(self) -> Node:
+        node = self._inode(self._number(self._top, self._subvolume(self._top).directory))
+        if not node.is_dir:
+            raise Damaged("its root is not a directory")
+        return node
+
+    def node(self, number: int) -> Node:
+        return self._inode(number)
+
+    def _number(self, subvolume: int, inode: int) -> int:
+        return subvolume << 64 | inode
+
+    def _read_inode(self, number: int) -> Node:
+        if number & _EMPTY:
+            return Node(number, stat.S_IFDIR | 0o755, 0)
+        subvolume, ident = number >> 64, number & MOST
+        item = self._trees.at(self._subvolume(subvolume).pointer, (ident, items.INODE, 0))
+        if item is None:
+            raise Damaged(f"subvolume {subvolume} has no inode {ident}")
+        found = items.inode(item)
+        return Node(number, found.mode, found.size, found.owner)
+
+    def _items(self, node: Node, kind: int) -> Iterator[items.Item]:
+        subvolume, ident = node.number >> 64, node.number & MOST
+        return self._trees.items(self._subvolume(subvolume).pointer, *_span(ident, kind))
+
+    # -- content
+
+    def names(self, directory: Node) -> Mapping[str, int]:
+        found: dict[str, int] = {}
+        if directory.number & _EMPTY:
+            return found
+        subvolume = directory.number >> 64
+        for item in self._items(directory, items.DIRECTORY_INDEX):
+            for name, (ident, kind, _) in items.entries(item, self._budget):
+                if len(found) == NAMES_MOST:
+                    raise Damaged(f"a directory has more than {NAMES_MOST} entries")
+                if kind == items.ROOT_ITEM:
+                    found[name] = self._nested(subvolume, directory.number & MOST, name, ident)
+                elif kind == items.INODE:
+                    found[name] = self._number(subvolume, ident)
+                else:
+                    raise Damaged("an entry of a directory leads to neither inode nor subvolume")
+        return found
+
+    def _nested(self, above: int, directory: int, name: str, ident: int) -> int:
+        """The root directory of a subvolume that appears in a directory."""
+        key = (above, items.ROOT_REFERENCE, ident)
+        item = next(self._in_root_tree(key, key), None)
+        if item is None or items.reference(item) != (directory, name):
+            return _EMPTY | self._number(above, ident)
+        return self._number(ident, self._subvolume(ident).directory)
+
+    def link(self, node: Node) -> str:
+        if node.size > LINK_MOST:
+            raise Damaged(f"a symbolic link has {node.size} bytes")
+        return b"".join(self.stream(node)).decode(errors="backslashreplace")
+
+    def stream(self, node: Node, offset: int = 0) -> Iterator[bytes]:
+        position = offset
+        for data in self._data(node):
+            end = min(data.start + data.length, node.size)
+            if end <= position:
+                continue
+            yield from self._zeros(position, min(data.start, node.size))
+            position = max(position, data.start)
+            while position < end:
+                length = min(_PIECE, end - position)
+                yield self._bytes(data, position - data.start, length)
+                position += length
+        yield from self._zeros(position, node.size)
+
+    def _zeros(self, start: int, end: int) -> Iterator[bytes]:
+        while start < end:
+            length = min(_PIECE, end - start)
+            self._budget.charge(length)
+            yield bytes(length)
+            start += length
+
+    def _bytes(self, data: Data, at: int, length: int) -> bytes:
+        if not data.logical:
+            self._budget.charge(length)
+            return bytes(length)
+        at += data.skip
+        if data.compression:
+            self._budget.charge(length)
+            if data.inline is not None:
+                whole = unpack(data.compression, data.inline, data.unpacked, self._sector)
+            else:
+                key = (data.compression, data.logical, data.packed, data.unpacked)
+                whole = self._unpacked(*key)
+            return whole[at : at + length]
+        if data.inline is not None:
+            return data.inline[at : at + length]
+        return self._trees.chunks.read(data.logical + at, length)
+
+    @property
+    def _sector(self) -> int:
+        return self._superblock.sector_size
+
+    def _unpack(self, compression: int, logical: int, packed: int, unpacked: int) -> bytes:
+        if packed > MIB:
+            raise Damaged(f"a compressed extent has {packed} bytes")
+        self._budget.charge(unpacked)
+        raw = self._trees.chunks.read(logical, packed)
+        return unpack(compression, raw, unpacked, self._sector)
+
+    # -- where the content is
+
+    def extents(self, node: Node) -> Iterator[Extent]:
+        """Of compressed content none, of other the first copy: see `first_copy`."""
+        for data in self._data(node):
+            if data.logical and not data.compression:
+                length = data.packed if data.inline is not None else data.length
+                yield from self._trees.chunks.places(data.logical + data.skip, length)
+
+    def first_copy(self, offset: int) -> int:
+        """Where a byte of the device is in the first copy of what is there twice."""
+        return self._trees.chunks.first_copy(offset)
+
+    def _data(self, node: Node) -> Iterator[Data]:
+        """A file's extents; what is between them is zeros."""
+        if node.number & _EMPTY or node.is_dir:
+            return
+        position = 0
+        for item in self._items(node, items.EXTENT_DATA):
+            data = items.data(item)
+            if data.start < position:
+                raise Damaged("the extents of a file overlap")
+            position = data.start + data.length
+            yield data
+
+
+def _span(ident: int, kind: int) -> tuple[Key, Key]:
+    return (ident, kind, 0), (ident, kind, MOST)
