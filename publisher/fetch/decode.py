@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import functools
 import importlib
 import lzma
 import subprocess
@@ -93,6 +94,34 @@ class _Gzip:
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
+class Zstd:
+    """zstd's decompressor, which complains as the others do; frames whose window is
+    larger than 2^`window` bytes fail."""
+
+    def __init__(self, module: Any, window: int) -> None:
+        self._error = module.ZstdError
+        options = {module.DecompressionParameter.window_log_max: window}
+        self._inner: Decoder = module.ZstdDecompressor(options=options)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return self._inner.needs_input
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        try:
+            return self._inner.decompress(data, max_length)
+        except self._error as error:
+            raise EOFError(str(error)) from error
+
+
 class _Decoded:
     """The decoded bytes of one or more joined streams. Raises EOFError when cut short."""
 
@@ -121,7 +150,8 @@ class _Decoded:
                 return decoded
 
 
-def _zstd_module() -> Any:
+@functools.cache
+def zstd_module() -> Any:
     """The standard library's module (Python 3.14) or its backport, if there is one."""
     for name in ("compression.zstd", "backports.zstd"):
         with contextlib.suppress(ImportError):
@@ -187,14 +217,13 @@ def decoded(source: Readable, packing: str, memory: int = 0) -> Iterator[Readabl
     decoder that wants more than `memory` bytes (MEMORY without a number) fails."""
     memory = memory or MEMORY
     if packing == "zstd":
-        module = _zstd_module()
+        module = zstd_module()
         if module is None:
             argv = ("zstd", "--decompress", "--stdout", "--quiet", f"--memory={memory // MIB}MB")
             with _process(source, argv) as output:
                 yield output
             return
-        window = {module.DecompressionParameter.window_log_max: memory.bit_length() - 1}
-        yield _Decoded(source, lambda: module.ZstdDecompressor(options=window))
+        yield _Decoded(source, lambda: Zstd(module, memory.bit_length() - 1))
     elif packing == "lz4":
         with _process(source, ("lz4", "--decompress", "--stdout", "--quiet")) as output:
             yield output

@@ -158,7 +158,7 @@ def test_a_missing_zstd_is_said(
     tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host, "which", lambda command: None)
-    monkeypatch.setattr(decode, "_zstd_module", lambda: None)
+    monkeypatch.setattr(decode, "zstd_module", lambda: None)
     with pytest.raises(HostError, match="zstd is not installed"):
         run(b"\x28\xb5\x2f\xfd" + bytes(600), tmp_path, task)
 

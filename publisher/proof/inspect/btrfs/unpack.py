@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 
-from publisher.errors import HostError
-from publisher.fetch.decode import decoded
+from publisher.fetch.decode import Zstd, zstd_module
 from publisher.model import MIB
 from publisher.proof.inspect.btrfs import lzo
 from publisher.proof.inspect.budget import Damaged, Unreadable
@@ -14,6 +12,8 @@ from publisher.proof.inspect.budget import Damaged, Unreadable
 MOST = 1 * MIB
 """The longest extent that is accepted, packed or unpacked."""
 _ZLIB, _LZO, _ZSTD = 1, 2, 3
+_WINDOW = 17
+"""Log2 of the window of zstd's frames (Linux' ZSTD_BTRFS_MAX_WINDOWLOG)."""
 
 
 def unpack(kind: int, data: bytes, size: int, sector: int) -> bytes:
@@ -30,17 +30,17 @@ def unpack(kind: int, data: bytes, size: int, sector: int) -> bytes:
             found = _zstd(data, size)
         else:
             raise Unreadable(f"the file is compressed in a way that is not known here ({kind})")
-    except (EOFError, zlib.error, OSError) as error:
+    except (EOFError, zlib.error) as error:
         raise Damaged(f"a compressed extent is damaged: {error}") from error
-    except HostError as error:
-        raise Unreadable(error.message, hint=error.hint) from error
     return found.ljust(size, b"\0")
 
 
 def _zstd(data: bytes, size: int) -> bytes:
-    # the frame's window is at most 128 KiB (ZSTD_BTRFS_MAX_WINDOWLOG)
-    found = b""
-    with decoded(io.BytesIO(data), "zstd", memory=8 * MIB) as stream:
-        while len(found) < size and (more := stream.read(size - len(found))):
-            found += more
-    return found
+    module = zstd_module()
+    if module is None:
+        # a process for each of thousands of extents takes longer than anyone waits
+        raise Unreadable(
+            "the file is compressed with zstd, and this Python has no module for it",
+            hint="install the Python package backports.zstd",
+        )
+    return Zstd(module, _WINDOW).decompress(data, size)
