@@ -254,7 +254,6 @@ def test_what_no_sound_disk_needs_ends_by_the_budget(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "at", "magic"),
     [
-        ("btrfs", 0x10040, b"_BHRfS_M"),
         ("crypto_LUKS", 0, b"LUKS\xba\xbe"),
         ("swap", 4086, b"SWAPSPACE2"),
     ],

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from publisher.model import MIB, SECTOR, Firmware
+from publisher.proof.inspect import subvolumes
 from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.entries import Entry
 from publisher.proof.inspect.inspection import (
@@ -171,6 +172,27 @@ def _root_devices(disk: Inspection) -> Iterator[Evidence]:
                     entry.line,
                     WARNING,
                 )
+            else:
+                yield from _root_subvolume(disk, entry)
+
+
+def _root_subvolume(disk: Inspection, entry: Entry) -> Iterator[Evidence]:
+    """Why the kernel mounts a subvolume of the root's Btrfs that is not the root."""
+    files = disk.root_files()
+    shown = subvolumes.mounted(files, entry.root_flags)
+    flag = subvolumes.asked(entry.root_flags)
+    if shown is None:
+        text = f"rootflags={flag} names no subvolume of {disk.root().title}"
+        yield Evidence(text, entry.path, entry.line)
+    elif not subvolumes.same(shown, files) and not disk.is_root(shown):
+        inside = next(iter(disk.subvolume_mounts()))
+        what = f"rootflags={flag}" if flag else "without rootflags=subvol="
+        yield Evidence(
+            f"{what} the kernel mounts a subvolume that holds no root directory; "
+            f"that is in {inside}",
+            entry.path,
+            entry.line,
+        )
 
 
 def _root_volumes(disk: Inspection) -> Iterator[Evidence]:
@@ -296,7 +318,8 @@ RULES = (
         "/dev/sda1 change with the cloud's controller: NVMe, SCSI and virtio disks are called "
         "differently.",
         "https://docs.kernel.org/admin-guide/kernel-parameters.html",
-        "use root=UUID=… (GRUB_DISABLE_LINUX_UUID unset) and run update-grub in the image",
+        "use root=UUID=… (GRUB_DISABLE_LINUX_UUID unset), with rootflags=subvol=… where the "
+        "root directory is not in Btrfs's default subvolume, and run update-grub in the image",
         _root_devices,
     ),
     Rule(

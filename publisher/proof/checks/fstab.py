@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from publisher.proof.inspect import fstab
+from publisher.proof.inspect import fstab, subvolumes
 from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.inspection import Inspection, names_a_builder, names_a_bus
 from publisher.proof.rules import ERROR, NOTE, WARNING, Evidence, Rule
@@ -41,6 +41,9 @@ def _devices(disk: Inspection) -> Iterator[Evidence]:
             continue
         if volume is None:
             text = f"{place} is not on this disk"
+            yield Evidence(text, fstab.PATH, mount.line, severity)
+        elif volume.files and subvolumes.mounted(volume.files, mount.options) is None:
+            text = f"{place}: {volume.title} has no {subvolumes.asked(mount.options)}"
             yield Evidence(text, fstab.PATH, mount.line, severity)
 
 

@@ -43,6 +43,11 @@ class Entry:
         """All values of a kernel argument, the last one counts mostly."""
         return [a.partition("=")[2] for a in self.arguments if a.partition("=")[0] == key]
 
+    @property
+    def root_flags(self) -> tuple[str, ...]:
+        """The options with which the kernel mounts the root directory."""
+        return tuple(flag for value in self.values("rootflags") for flag in value.split(","))
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:

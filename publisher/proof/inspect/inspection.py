@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
 import stat
 from collections.abc import Iterator, Mapping
@@ -10,8 +12,10 @@ from typing import TypeAlias
 
 from publisher.model import Arch
 from publisher.proof.inspect import entries as boot_entries
-from publisher.proof.inspect import lvm
+from publisher.proof.inspect import lvm, subvolumes
+from publisher.proof.inspect.btrfs import Btrfs
 from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
+from publisher.proof.inspect.filesystem import FileSystem
 from publisher.proof.inspect.fstab import Mount, read_fstab
 from publisher.proof.inspect.kernel import Kernel
 from publisher.proof.inspect.once import once
@@ -98,20 +102,28 @@ class Inspection:
 
     # -- the installation
 
-    @once
     def root(self) -> Volume:
         """The volume with the root directory. Raises Unreadable where it may be one
         that has no reader here, and Damaged where there is none."""
+        return self._root()[0]
+
+    def root_files(self) -> FileSystem:
+        """The file system with the root directory: of a Btrfs, one subvolume."""
+        return self._root()[1]
+
+    @once
+    def _root(self) -> tuple[Volume, FileSystem]:
         for volume in self.volumes():
             if volume.files is not None and volume.kind != "vfat":
-                tree = Tree(volume.files, self.budget)
                 try:
-                    if any(map(tree.exists, ("/etc/os-release", "/usr/lib/os-release"))) or (
-                        tree.exists("/etc/fstab") and tree.exists("/usr")
-                    ):
-                        return volume
+                    found = [f for f in subvolumes.candidates(volume.files) if self.is_root(f)]
                 except Damaged as error:
                     raise Damaged(f"{volume.title} is damaged: {error.message}") from error
+                if len(found) > 1:
+                    flags = functools.partial(self._root_flags, volume)
+                    return volume, subvolumes.booted(found, self._own_options, flags)
+                if found:
+                    return volume, found[0]
         faults = [v for v in self.volumes() if v.fault is not None and v.kind != "swap"]
         for volume in faults:
             assert volume.fault is not None
@@ -124,13 +136,45 @@ class Inspection:
         seen = ", ".join(titles[:_TITLES_MOST] + more) or "nothing known"
         raise Damaged(f"no file system holds a root directory; the disk has {seen}")
 
+    def is_root(self, files: FileSystem) -> bool:
+        """Whether it holds an installation."""
+        tree = Tree(files, self.budget)
+        return any(map(tree.exists, ("/etc/os-release", "/usr/lib/os-release"))) or (
+            tree.exists("/etc/fstab") and tree.exists("/usr")
+        )
+
+    def _own_options(self, files: FileSystem) -> tuple[str, ...]:
+        """Those with which the fstab of a root directory mounts it."""
+        fstab = read_fstab(Tree(files, self.budget))
+        return next((mount.options for mount in fstab if mount.directory == "/"), ())
+
+    def _root_flags(self, volume: Volume, files: FileSystem) -> tuple[str, ...]:
+        """Those with which the boot loader lets the kernel mount the root directory."""
+        for entry in self._read_boot(self._mounted(volume, files)).default:
+            if entry.values("rootflags"):
+                return entry.root_flags
+        return ()
+
     @once
     def tree(self) -> Tree:
         """The root directory with what its fstab mounts on it."""
-        files = self.root().files
-        assert files is not None
+        return self._mounted(*self._root())
+
+    def _mounted(self, root: Volume, files: FileSystem, *, alone: bool = False) -> Tree:
+        """`alone`: only with what lies in the same file system."""
         tree = Tree(files, self.budget)
-        for mount in sorted(self._fstab(tree), key=lambda m: m.directory.count("/")):
+        for directory, volume, shown, fault in self._mounts(root, files):
+            if volume is root or not alone:
+                tree.mount(directory, Mounted(shown, fault))
+        return tree
+
+    def _mounts(
+        self, root: Volume, files: FileSystem
+    ) -> Iterator[tuple[str, Volume, FileSystem | None, str]]:
+        """Where the fstab of a root directory mounts a volume, what that shows there, or
+        why that can't be read."""
+        mounts = self._fstab(Tree(files, self.budget))
+        for mount in sorted(mounts, key=lambda m: m.directory.count("/")):
             directory = mount.directory.rstrip("/")
             if not directory.startswith("/") or mount.kind in ("swap", "tmpfs", "proc"):
                 continue
@@ -138,11 +182,38 @@ class Inspection:
                 volume = self.device(mount.device)
             except Unreadable:
                 continue
-            if volume is None or volume is self.root():
+            if volume is None or (volume is root and not isinstance(files, Btrfs)):
                 continue
-            fault = volume.fault.message if volume.fault else "it holds no file system"
-            tree.mount(directory, Mounted(volume.files, "" if volume.files else fault))
-        return tree
+            if volume.files is None:
+                fault = volume.fault.message if volume.fault else "it holds no file system"
+                yield directory, volume, None, fault
+                continue
+            shown = subvolumes.mounted(volume.files, mount.options)
+            wanted = subvolumes.asked(mount.options)
+            yield directory, volume, shown, f"there is no {wanted}" if shown is None else ""
+
+    @once
+    def subvolume_mounts(self) -> Mapping[str, str]:
+        """The subvolumes of the root's Btrfs, by their paths in the top-level one ▶ the
+        directory where they are mounted ("" for the root directory)."""
+        root, files = self._root()
+        found: dict[str, str] = {}
+        if isinstance(files, Btrfs):
+            paths = files.subvolumes()
+            found[paths.get(files.ident, "")] = ""
+            for directory, volume, shown, _ in self._mounts(root, files):
+                if volume is root and isinstance(shown, Btrfs):
+                    found.setdefault(paths.get(shown.ident, ""), directory)
+        return found
+
+    def alone(self, volume: Volume) -> Tree:
+        """One file system by itself; the root's with its other subvolumes where they
+        are mounted. The volume must have `files`."""
+        assert volume.files is not None
+        with contextlib.suppress(Unreadable):
+            if volume is self.root():
+                return self._mounted(*self._root(), alone=True)
+        return Tree(volume.files, self.budget)
 
     def _fstab(self, tree: Tree) -> list[Mount]:
         return list(read_fstab(tree))
@@ -211,16 +282,23 @@ class Inspection:
 
     @once
     def boot(self) -> boot_entries.Boot:
+        return self._read_boot(self.tree())
+
+    def _read_boot(self, tree: Tree) -> boot_entries.Boot:
         try:
             esp = self.esp()
         except Unreadable:
             esp = None
-        return boot_entries.read_boot(self.tree(), esp, ESP_PATH)
+        return boot_entries.read_boot(tree, esp, ESP_PATH)
 
     def boot_file(self, path: str) -> str:
         """The path in the tree of a file that a boot loader names by its own root;
         "" where there is none."""
-        places = (path, f"/boot{path}", f"{self.esp_path()}{path}", f"/efi{path}")
+        places = [path, f"/boot{path}", f"{self.esp_path()}{path}", f"/efi{path}"]
+        for inside, directory in self.subvolume_mounts().items():
+            # GRUB sees all subvolumes below the top-level one
+            if path.startswith(f"{inside}/"):
+                places.append(directory + path.removeprefix(inside))
         return next((place for place in places if self.tree().is_file(place)), "")
 
     @once

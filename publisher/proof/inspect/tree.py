@@ -161,11 +161,12 @@ class Tree:
         return [path for path in found if self.find(path, follow=False) is not None]
 
     def walk(self, top: str) -> Iterator[Place]:
-        """All below a directory, without following links; each directory once."""
+        """All below a directory, without following links; each directory once, even if
+        its file system is mounted in more than one place."""
         start = self.find(top)
         if start is None or not start.node.is_dir:
             return
-        seen = {(id(start.files), start.node.number)}
+        seen = {(start.files, start.node.number): start.files}
         todo = [start]
         while todo:
             place = todo.pop()
@@ -175,12 +176,14 @@ class Tree:
                 yield below
                 if not below.node.is_dir:
                     continue
-                key = (id(below.files), below.node.number)
+                key = (below.files, below.node.number)
                 if key in seen:
+                    if seen[key] is not below.files:
+                        continue
                     raise Damaged(f"the directory {below.path} is in more than one place")
                 if below.path.count("/") > _DEPTH_MOST:
                     raise Damaged(f"directories are more than {_DEPTH_MOST} deep")
-                seen.add(key)
+                seen[key] = below.files
                 todo.append(below)
 
     # -- reading

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from publisher.model import Extent
 from publisher.proof.inspect import lvm
 from publisher.proof.inspect.btrfs import Btrfs
+from publisher.proof.inspect.btrfs.superblock import MAGIC, MAGIC_AT, PLACES
 from publisher.proof.inspect.budget import Budget, Damaged, Exhausted, Unreadable
 from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.fat import Fat
@@ -132,13 +133,15 @@ def _probe(part: Storage) -> tuple[str, str, str]:
         if head[at : at + len(magic)] == magic:
             return kind, "", ""
     if part.size > 0x10200:
-        more = part.read(0x10000, 0x200)
-        if more[64:72] == b"_BHRfS_M":
+        more = part.read(PLACES[0], 0x200)
+        if more[MAGIC_AT : MAGIC_AT + 8] == MAGIC:
             return "btrfs", _uuid(more[32:48]), _text(more[299:])
     if head[510:512] == b"\x55\xaa" and (
         head[54:57] == b"FAT" or head[82:87] == b"FAT32" or head[:1] in (b"\xeb", b"\xe9")
     ):
         return "vfat", "", ""
+    if any(at + 4096 <= part.size and part.read(at + MAGIC_AT, 8) == MAGIC for at in PLACES[1:]):
+        return "btrfs", "", ""
     return "", "", ""
 
 

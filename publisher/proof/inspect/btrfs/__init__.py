@@ -6,6 +6,6 @@ checked, as their copies are for; the checksums of data are not: what a file say
 judged by who reads it.
 """
 
-from publisher.proof.inspect.btrfs.volume import Btrfs
+from publisher.proof.inspect.btrfs.volume import TOP, Btrfs
 
-__all__ = ["Btrfs"]
+__all__ = ["TOP", "Btrfs"]

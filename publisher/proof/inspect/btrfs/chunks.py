@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from publisher.model import MIB, Extent
@@ -13,6 +13,8 @@ from publisher.proof.inspect.storage import Storage
 
 CHUNK_TREE, CHUNK_ITEM = 256, 228
 _HEAD, _STRIPE = 48, 32
+_CHUNKS_MOST = 200_000
+"""Those of file data have 1 GiB each."""
 _DUP = 0x20
 _PROFILES = {
     0x8: "RAID0",
@@ -48,7 +50,7 @@ class Chunks:
         if len(item) < _HEAD:
             raise Damaged("a chunk is cut short")
         length, _, _, kind = struct.unpack_from("<4Q", item)
-        stripes = struct.unpack_from("<H", item, 44)[0]
+        stripes: int = struct.unpack_from("<H", item, 44)[0]
         end = _HEAD + stripes * _STRIPE
         if not stripes or len(item) < end or not length or start + length >= 1 << 64:
             raise Damaged("a chunk is damaged")
@@ -68,6 +70,8 @@ class Chunks:
                 return end  # of the superblock's list, which the tree repeats
             if near.start < start + length and start < near.start + near.length:
                 raise Damaged("its chunks overlap")
+        if len(self._chunks) == _CHUNKS_MOST:
+            raise Damaged(f"it has more than {_CHUNKS_MOST} chunks")
         self._starts.insert(at, start)
         self._chunks.insert(at, _Chunk(start, length, copies, profile))
         return end
@@ -102,13 +106,22 @@ class Chunks:
             for at in range(0, place.length, MIB)
         )
 
-    def first_copy(self, offset: int) -> int:
-        """The same byte in the first copy, of a byte of the device that is in another."""
-        for chunk in self._chunks:
-            for copy in chunk.copies[1:]:
-                if copy <= offset < copy + chunk.length:
-                    return chunk.copies[0] + offset - copy
-        return offset
+    def first_copies(self, offsets: Iterable[int]) -> Mapping[int, int]:
+        """Bytes of the device ▶ the same ones in the first copy of what is there twice."""
+        seconds = sorted(
+            (second, chunk.length, chunk.copies[0])
+            for chunk in self._chunks
+            for second in chunk.copies[1:]
+        )
+        found: dict[int, int] = {}
+        for offset in offsets:
+            found[offset] = offset
+            number = bisect.bisect_left(seconds, (offset + 1,)) - 1
+            if number >= 0:
+                second, length, first = seconds[number]
+                if offset < second + length:
+                    found[offset] = first + offset - second
+        return found
 
     def _at(self, logical: int) -> _Chunk:
         number = bisect.bisect_right(self._starts, logical) - 1

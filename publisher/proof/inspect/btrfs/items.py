@@ -9,7 +9,7 @@ from publisher.proof.inspect.btrfs.superblock import Pointer
 from publisher.proof.inspect.btrfs.trees import Item, Key
 from publisher.proof.inspect.budget import Budget, Damaged
 
-INODE, INODE_REFERENCE, EXTENDED_REFERENCE = 1, 12, 13
+INODE, INODE_REFERENCE = 1, 12
 DIRECTORY_ITEM, DIRECTORY_INDEX = 84, 96
 EXTENT_DATA = 108
 ROOT_ITEM, ROOT_BACK_REFERENCE, ROOT_REFERENCE = 132, 144, 156

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from publisher.model import MIB, Extent
 from publisher.proof.inspect.btrfs import items
 from publisher.proof.inspect.btrfs.items import Data, Root
 from publisher.proof.inspect.btrfs.superblock import read_superblock
-from publisher.proof.inspect.btrfs.trees import MOST, ROOT, Key, Trees
+from publisher.proof.inspect.btrfs.trees import MOST, ROOT, Item, Key, Trees
 from publisher.proof.inspect.btrfs.unpack import unpack
 from publisher.proof.inspect.budget import Budget, Damaged
 from publisher.proof.inspect.filesystem import LINK_MOST, NAMES_MOST, Node
@@ -51,11 +51,23 @@ class Btrfs:
         self._unpacked = functools.lru_cache(maxsize=4)(self._unpack)
         self.root()
 
+    def __eq__(self, other: object) -> bool:
+        """The subvolumes of one Btrfs are one file system."""
+        return isinstance(other, Btrfs) and self._trees is other._trees
+
+    def __hash__(self) -> int:
+        return hash(id(self._trees))
+
     def _remark(self, text: str) -> None:
         if text not in self.remarks:
             self.remarks += (text,)
 
     # -- subvolumes
+
+    @property
+    def ident(self) -> int:
+        """Which subvolume is the root."""
+        return self._top
 
     def subvolume(self, ident: int) -> Btrfs:
         """Another subvolume as the root. Raises Damaged if there is none."""
@@ -64,39 +76,52 @@ class Btrfs:
         other._top = ident
         return other
 
-    @property
-    def ident(self) -> int:
-        """Which subvolume this one is."""
-        return self._top
+    def has(self, ident: int) -> bool:
+        return self._find_subvolume(ident) is not None
+
+    def named(self, path: str) -> int | None:
+        """The subvolume at a path in the top-level one; None where none is."""
+        number = self._number(TOP, self._subvolume(TOP).directory)
+        for name in filter(None, path.split("/")):
+            node = self._inode(number)
+            below = self.names(node).get(name) if node.is_dir else None
+            if below is None:
+                return None
+            number = below
+        ident = number >> 64
+        is_root = not number & _EMPTY and number & MOST == self._subvolume(ident).directory
+        return ident if is_root else None
 
     def default(self) -> int:
         """The subvolume that is mounted if none is named."""
         directory = self._superblock.root_directory
-        low = (directory, items.DIRECTORY_ITEM, 0)
-        for item in self._in_root_tree(low, (directory, items.DIRECTORY_ITEM, MOST)):
+        for item in self._in_root_tree(*_span(directory, items.DIRECTORY_ITEM)):
             for name, target in items.entries(item, self._budget):
                 if name == "default":
                     return target[0]
         return TOP
 
     def subvolumes(self) -> Mapping[int, str]:
-        """All others ▶ their paths in the top-level one, the oldest first."""
-        found: dict[int, str] = {}
+        """All that have a place ▶ their paths in the top-level one, the oldest first."""
+        found: dict[int, str] = {TOP: ""}
         for item in self._in_root_tree((_FIRST, items.ROOT_ITEM, 0), (_LAST, 255, MOST)):
             ident, kind, _ = item.key
             if kind == items.ROOT_ITEM and items.root(item).used:
-                if len(found) == _SUBVOLUMES_MOST:
+                path = self._path(ident)
+                if path:
+                    found[ident] = path
+                if len(found) > _SUBVOLUMES_MOST:
                     raise Damaged(f"it has more than {_SUBVOLUMES_MOST} subvolumes")
-                found[ident] = self._path(ident)
         return found
 
     def _path(self, ident: int) -> str:
+        """ "" for one that is in no directory."""
         parts: list[str] = []
         while ident != TOP:
             low, high = _span(ident, items.ROOT_BACK_REFERENCE)
             item = next(self._in_root_tree(low, high), None)
             if item is None:
-                raise Damaged(f"subvolume {ident} is nowhere")
+                return ""
             directory, name = items.reference(item)
             parts.append(name)
             ident = item.key[2]
@@ -104,26 +129,31 @@ class Btrfs:
             while directory != root.directory:
                 low, high = _span(directory, items.INODE_REFERENCE)
                 above = next(self._trees.items(root.pointer, low, high), None)
-                if above is None or len(parts) > _DEPTH_MOST:
-                    raise Damaged(f"a directory of subvolume {ident} is nowhere")
+                if above is None:
+                    return ""
                 parts.append(items.name_of(above))
                 directory = above.key[2]
+                if len(parts) > _DEPTH_MOST:
+                    break
             if len(parts) > _DEPTH_MOST:
                 raise Damaged(f"subvolumes are more than {_DEPTH_MOST} deep")
         return "/" + "/".join(reversed(parts))
 
-    def _in_root_tree(self, low: Key, high: Key) -> Iterator[items.Item]:
+    def _in_root_tree(self, low: Key, high: Key) -> Iterator[Item]:
         return self._trees.items(self._superblock.root, low, high, ROOT)
 
     def _read_subvolume(self, ident: int) -> Root:
-        low, high = _span(ident, items.ROOT_ITEM)
-        # of a snapshot, the offset is the generation in which it was taken
-        for item in self._in_root_tree(low, high):
-            if ident == TOP or _FIRST <= ident <= _LAST:
-                found = items.root(item)
-                if found.used:
-                    return found
-        raise Damaged(f"it has no subvolume {ident}")
+        found = self._find_subvolume(ident)
+        if found is None:
+            raise Damaged(f"it has no subvolume {ident}")
+        return found
+
+    def _find_subvolume(self, ident: int) -> Root | None:
+        if ident != TOP and not _FIRST <= ident <= _LAST:
+            return None
+        # of a snapshot, the offset of the key is the generation in which it was taken
+        found = map(items.root, self._in_root_tree(*_span(ident, items.ROOT_ITEM)))
+        return next((root for root in found if root.used), None)
 
     # -- inodes
 
@@ -149,7 +179,7 @@ class Btrfs:
         found = items.inode(item)
         return Node(number, found.mode, found.size, found.owner)
 
-    def _items(self, node: Node, kind: int) -> Iterator[items.Item]:
+    def _items(self, node: Node, kind: int) -> Iterator[Item]:
         subvolume, ident = node.number >> 64, node.number & MOST
         return self._trees.items(self._subvolume(subvolume).pointer, *_span(ident, kind))
 
@@ -237,15 +267,15 @@ class Btrfs:
     # -- where the content is
 
     def extents(self, node: Node) -> Iterator[Extent]:
-        """Of compressed content none, of other the first copy: see `first_copy`."""
+        """Of compressed content none, of other the first copy: see `first_copies`."""
         for data in self._data(node):
             if data.logical and not data.compression:
                 length = data.packed if data.inline is not None else data.length
                 yield from self._trees.chunks.places(data.logical + data.skip, length)
 
-    def first_copy(self, offset: int) -> int:
-        """Where a byte of the device is in the first copy of what is there twice."""
-        return self._trees.chunks.first_copy(offset)
+    def first_copies(self, offsets: Iterable[int]) -> Mapping[int, int]:
+        """Bytes of the device ▶ the same ones in the first copy of what is there twice."""
+        return self._trees.chunks.first_copies(offsets)
 
     def _data(self, node: Node) -> Iterator[Data]:
         """A file's extents; what is between them is zeros."""
