@@ -185,7 +185,8 @@ def _root_subvolume(disk: Inspection, entry: Entry) -> Iterator[Evidence]:
         text = f"rootflags={flag} names no subvolume of {disk.root().title}"
         yield Evidence(text, entry.path, entry.line)
     elif not subvolumes.same(shown, files) and not disk.is_root(shown):
-        inside = next(iter(disk.subvolume_mounts()))
+        own = disk.shown(disk.root())
+        inside = own[0].path if own else "another one"
         what = f"rootflags={flag}" if flag else "without rootflags=subvol="
         yield Evidence(
             f"{what} the kernel mounts a subvolume that holds no root directory; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 import stat
@@ -22,6 +21,7 @@ from publisher.proof.inspect.once import once
 from publisher.proof.inspect.partitions import ESP, MBR_ESP, Table, read_table
 from publisher.proof.inspect.pe import Program, program, sections
 from publisher.proof.inspect.storage import Storage
+from publisher.proof.inspect.subvolumes import Shown
 from publisher.proof.inspect.tree import Mounted, Tree
 from publisher.proof.inspect.volume import Volume, open_logical, open_volume
 
@@ -34,6 +34,8 @@ _BUILDERS = re.compile(r"/dev/(mapper/)?(loop|nbd)\d")
 _TITLES_MOST = 20
 
 Device: TypeAlias = "Volume | None"
+_Shows: TypeAlias = "tuple[str, Volume, FileSystem | None, str]"
+"""Directory, volume, what that shows there, or why it can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +162,18 @@ class Inspection:
         """The root directory with what its fstab mounts on it."""
         return self._mounted(*self._root())
 
-    def _mounted(self, root: Volume, files: FileSystem, *, alone: bool = False) -> Tree:
-        """`alone`: only with what lies in the same file system."""
+    def _mounted(self, root: Volume, files: FileSystem) -> Tree:
         tree = Tree(files, self.budget)
-        for directory, volume, shown, fault in self._mounts(root, files):
-            if volume is root or not alone:
-                tree.mount(directory, Mounted(shown, fault))
+        for directory, _, shown, fault in self._mounts(root, files):
+            tree.mount(directory, Mounted(shown, fault))
         return tree
 
-    def _mounts(
-        self, root: Volume, files: FileSystem
-    ) -> Iterator[tuple[str, Volume, FileSystem | None, str]]:
-        """Where the fstab of a root directory mounts a volume, what that shows there, or
-        why that can't be read."""
+    @once
+    def _own_mounts(self) -> tuple[_Shows, ...]:
+        return tuple(self._mounts(*self._root()))
+
+    def _mounts(self, root: Volume, files: FileSystem) -> Iterator[_Shows]:
+        """What the fstab of a root directory mounts."""
         mounts = self._fstab(Tree(files, self.budget))
         for mount in sorted(mounts, key=lambda m: m.directory.count("/")):
             directory = mount.directory.rstrip("/")
@@ -188,32 +189,26 @@ class Inspection:
                 fault = volume.fault.message if volume.fault else "it holds no file system"
                 yield directory, volume, None, fault
                 continue
-            shown = subvolumes.mounted(volume.files, mount.options)
-            wanted = subvolumes.asked(mount.options)
-            yield directory, volume, shown, f"there is no {wanted}" if shown is None else ""
+            try:
+                shown = subvolumes.mounted(volume.files, mount.options)
+                fault = f"there is no {subvolumes.asked(mount.options)}"
+            except Damaged as error:
+                shown, fault = None, error.message
+            yield directory, volume, shown, "" if shown else fault
 
     @once
-    def subvolume_mounts(self) -> Mapping[str, str]:
-        """The subvolumes of the root's Btrfs, by their paths in the top-level one ▶ the
-        directory where they are mounted ("" for the root directory)."""
-        root, files = self._root()
-        found: dict[str, str] = {}
-        if isinstance(files, Btrfs):
-            paths = files.subvolumes()
-            found[paths.get(files.ident, "")] = ""
-            for directory, volume, shown, _ in self._mounts(root, files):
-                if volume is root and isinstance(shown, Btrfs):
-                    found.setdefault(paths.get(shown.ident, ""), directory)
-        return found
-
-    def alone(self, volume: Volume) -> Tree:
-        """One file system by itself; the root's with its other subvolumes where they
-        are mounted. The volume must have `files`."""
-        assert volume.files is not None
-        with contextlib.suppress(Unreadable):
-            if volume is self.root():
-                return self._mounted(*self._root(), alone=True)
-        return Tree(volume.files, self.budget)
+    def shown(self, volume: Volume) -> tuple[Shown, ...]:
+        """What of a volume the installation mounts, the root directory first."""
+        views = [("", self.root_files())] if volume is self.root() else []
+        views += [
+            (at, files) for at, own, files, _ in self._own_mounts() if own is volume and files
+        ]
+        paths = volume.files.subvolumes() if isinstance(volume.files, Btrfs) else {}
+        return tuple(
+            Shown(paths[files.ident] if isinstance(files, Btrfs) else "", directory, files)
+            for directory, files in views
+            if not isinstance(files, Btrfs) or files.ident in paths
+        )
 
     def _fstab(self, tree: Tree) -> list[Mount]:
         return list(read_fstab(tree))
@@ -295,10 +290,12 @@ class Inspection:
         """The path in the tree of a file that a boot loader names by its own root;
         "" where there is none."""
         places = [path, f"/boot{path}", f"{self.esp_path()}{path}", f"/efi{path}"]
-        for inside, directory in self.subvolume_mounts().items():
-            # GRUB sees all subvolumes below the top-level one
-            if path.startswith(f"{inside}/"):
-                places.append(directory + path.removeprefix(inside))
+        # GRUB sees all subvolumes below the top-level one
+        places += [
+            subvolume.directory + path.removeprefix(subvolume.path)
+            for subvolume in self.shown(self.root())
+            if path.startswith(f"{subvolume.path}/")
+        ]
         return next((place for place in places if self.tree().is_file(place)), "")
 
     @once

@@ -5,10 +5,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from publisher.proof.inspect.btrfs import TOP, Btrfs
 from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.filesystem import FileSystem
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A subvolume that is mounted: `path` is its own in the top-level one ("" for that),
+    `directory` where it is mounted ("" for the root directory)."""
+
+    path: str
+    directory: str
+    files: FileSystem
 
 
 def asked(options: Iterable[str]) -> str:
