@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Protocol
 
 from publisher.fetch.decode import Zstd, zstd_module
 from publisher.model import MIB
@@ -16,6 +17,13 @@ _WINDOW = 17
 """Log2 of the window of zstd's frames (Linux' ZSTD_BTRFS_MAX_WINDOWLOG)."""
 
 
+class _Decoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, most: int, /) -> bytes: ...
+
+
 def unpack(kind: int, data: bytes, size: int, sector: int) -> bytes:
     """The `size` bytes that were compressed; zeros for those that are missing, as
     Linux does. Raises Damaged, and Unreadable for an unknown `kind`."""
@@ -23,7 +31,7 @@ def unpack(kind: int, data: bytes, size: int, sector: int) -> bytes:
         raise Damaged(f"a compressed extent has {size} bytes")
     try:
         if kind == _ZLIB:
-            found = zlib.decompressobj().decompress(data, size)
+            found = _whole(zlib.decompressobj(), data, size)
         elif kind == _LZO:
             found = lzo.decompress(data, size, sector)
         elif kind == _ZSTD:
@@ -43,4 +51,11 @@ def _zstd(data: bytes, size: int) -> bytes:
             "the file is compressed with zstd, and this Python has no module for it",
             hint="install the Python package backports.zstd",
         )
-    return Zstd(module, _WINDOW).decompress(data, size)
+    return _whole(Zstd(module, _WINDOW), data, size)
+
+
+def _whole(decoder: _Decoder, data: bytes, size: int) -> bytes:
+    found = decoder.decompress(data, size)
+    if len(found) < size and not decoder.eof:
+        raise EOFError("it ends too early")
+    return found
