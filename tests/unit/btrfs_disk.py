@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import mmap
 import os
 import random
 import struct
@@ -18,6 +19,7 @@ import subprocess
 import tempfile
 import uuid
 from pathlib import Path
+from typing import TypeAlias
 
 from publisher.build import partition
 from publisher.crc32c import crc32c
@@ -33,6 +35,9 @@ START = 8 * MIB
 """Where the file system is on a disk."""
 SUPERBLOCK, NODE = 0x1_0000, 16384
 COMPRESSIONS = ("zlib", "lzo", "zstd")
+
+Image: TypeAlias = bytearray | mmap.mmap
+"""A file system in memory."""
 
 
 def kept(directory: Path) -> Path:
@@ -122,17 +127,17 @@ def text(lines: int) -> bytes:
 # -- changes of one
 
 
-def sign(image: bytearray, at: int, size: int) -> None:
+def sign(image: Image, at: int, size: int) -> None:
     """Make the checksum of a block right."""
     image[at : at + 4] = struct.pack("<I", crc32c(bytes(image[at + 32 : at + size])))
 
 
-def change_superblock(image: bytearray, field: int, value: bytes, at: int = SUPERBLOCK) -> None:
+def change_superblock(image: Image, field: int, value: bytes, at: int = SUPERBLOCK) -> None:
     image[at + field : at + field + len(value)] = value
     sign(image, at, 4096)
 
 
-def blocks(image: bytes | bytearray, owner: int | None = None) -> list[int]:
+def blocks(image: Image, owner: int | None = None) -> list[int]:
     """Where the blocks of a tree (None: of all) are, copies and old ones included."""
     ident = image[SUPERBLOCK + 32 : SUPERBLOCK + 48]
     return [
@@ -144,7 +149,7 @@ def blocks(image: bytes | bytearray, owner: int | None = None) -> list[int]:
     ]
 
 
-def replace(image: bytearray, old: bytes, new: bytes, owner: int | None = None) -> None:
+def replace(image: Image, old: bytes, new: bytes, owner: int | None = None) -> None:
     """Replace bytes in all blocks of a tree."""
     count = 0
     assert len(old) == len(new)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import random
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,10 @@ from publisher.proof.secrets import Known, search
 from publisher.task import detached
 from tests.unit import btrfs_disk as btrfs
 from tests.unit import lint_world as world
+from tests.unit.btrfs_disk import Image
 from tests.unit.lint_world import VERSION, Files, Link
 
-LARGE = os.urandom(3 * MIB + 17)
+LARGE = random.Random(0).randbytes(3 * MIB + 17)
 KEY = Ed25519PrivateKey.generate().private_bytes(
     Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
 )
@@ -53,7 +55,7 @@ ROOT_TREE, CHUNK_TREE = 1, 3
 class Bytes:
     """A partition in memory."""
 
-    def __init__(self, data: bytes | bytearray) -> None:
+    def __init__(self, data: Image) -> None:
         self._data = data
         self.size = len(data)
 
@@ -62,19 +64,23 @@ class Bytes:
         return bytes(self._data[offset : offset + length])
 
 
-def opened(data: bytes | bytearray) -> Btrfs:
+def opened(data: Image) -> Btrfs:
     return Btrfs(Bytes(data), Budget())
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return btrfs.kept(tmp_path_factory.mktemp("kept")).read_bytes()
+def kept_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return btrfs.kept(tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture
-def image(kept: bytes) -> bytearray:
-    """To be changed."""
-    return bytearray(kept)
+def image(kept_path: Path) -> Iterator[Image]:
+    """The one that is kept: changes stay in memory."""
+    with (
+        kept_path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped,
+    ):
+        yield mapped
 
 
 # -- what it holds
@@ -111,8 +117,8 @@ def test_it_is_read_whatever_it_was_made_with(tmp_path: Path, options: tuple[str
     assert not tree.exists("/large/below")
 
 
-def test_every_file_is_as_linux_read_it(kept: bytes) -> None:
-    tree = Tree(opened(kept), Budget())
+def test_every_file_is_as_linux_read_it(image: Image) -> None:
+    tree = Tree(opened(image), Budget())
     sums: Mapping[str, str] = json.loads(tree.text(btrfs.SUMS))
     assert len(sums) > 350
     assert sums.keys() == {p.path for p in tree.walk("/") if p.node.is_file} - {btrfs.SUMS}
@@ -121,22 +127,22 @@ def test_every_file_is_as_linux_read_it(kept: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", btrfs.COMPRESSIONS)
-def test_compressed_files_are_read_from_any_byte_on(kept: bytes, name: str) -> None:
-    tree = Tree(opened(kept), Budget())
+def test_compressed_files_are_read_from_any_byte_on(image: Image, name: str) -> None:
+    tree = Tree(opened(image), Budget())
     text = btrfs.text(8000)
     assert tree.read(f"/root/srv/{name}/large") == text
     for at in (0, 1, 4095, 131_071, 131_072, 200_000, len(text) - 1, len(text)):
         assert tree.read_at(f"/root/srv/{name}/large", at, 5000) == text[at : at + 5000]
 
 
-def test_where_content_lies_is_told_only_of_what_lies_there_plainly(kept: bytes) -> None:
-    files = opened(kept)
+def test_where_content_lies_is_told_only_of_what_lies_there_plainly(image: Image) -> None:
+    files = opened(image)
     tree = Tree(files, Budget())
     for path in ("/root/srv/plain", "/root/srv/shared", "/root/etc/fstab", "/home/me"):
         place = tree.find(path)
         assert place is not None
         content = b"".join(files.stream(place.node)) if place.node.is_file else b""
-        there = b"".join(kept[e.offset : e.end] for e in files.extents(place.node))
+        there = b"".join(image[e.offset : e.end] for e in files.extents(place.node))
         assert there[: len(content)] == content, path
         assert bool(there) == place.node.is_file, path
     for name in btrfs.COMPRESSIONS:
@@ -146,11 +152,11 @@ def test_where_content_lies_is_told_only_of_what_lies_there_plainly(kept: bytes)
     place = tree.find("/root/srv/sparse")
     assert place is not None
     (extent,) = files.extents(place.node)
-    assert kept[extent.offset : extent.offset + 3] == b"end"
+    assert image[extent.offset : extent.offset + 3] == b"end"
 
 
-def test_subvolumes_are_directories_and_empty_where_a_snapshot_was_taken(kept: bytes) -> None:
-    files = opened(kept)
+def test_subvolumes_are_directories_and_empty_where_a_snapshot_was_taken(image: Image) -> None:
+    files = opened(image)
     tree = Tree(files, Budget())
     assert tree.text("/root/var/nested/file") == "in a subvolume of its own\n"
     assert tree.names("/snap/var/nested") == []
@@ -166,8 +172,8 @@ def test_subvolumes_are_directories_and_empty_where_a_snapshot_was_taken(kept: b
         files.subvolume(999)
 
 
-def test_options_of_a_mount_name_a_subvolume(kept: bytes) -> None:
-    files = opened(kept)
+def test_options_of_a_mount_name_a_subvolume(image: Image) -> None:
+    files = opened(image)
 
     def ident(*options: str) -> int | None:
         shown = subvolumes.mounted(files, options)
@@ -184,7 +190,7 @@ def test_options_of_a_mount_name_a_subvolume(kept: bytes) -> None:
 # -- an installation in it
 
 
-def inspected(data: bytes | bytearray) -> world.World:
+def inspected(data: Image) -> world.World:
     return world.World(root=opened(data))
 
 
@@ -197,8 +203,8 @@ def examined(path: Path) -> list[Finding]:
         file.close()
 
 
-def test_an_installation_in_a_subvolume_is_proved(kept: bytes, tmp_path: Path) -> None:
-    disk = btrfs.disk(tmp_path, btrfs.kept(tmp_path), world.good_esp())
+def test_an_installation_in_a_subvolume_is_proved(kept_path: Path, tmp_path: Path) -> None:
+    disk = btrfs.disk(tmp_path, kept_path, world.good_esp())
     assert examined(disk) == []
     inventory = collect(as_disk(disk), detached(tmp_path))
     assert inventory.gaps == ()
@@ -208,18 +214,18 @@ def test_an_installation_in_a_subvolume_is_proved(kept: bytes, tmp_path: Path) -
     assert inventory.components[1].path == "/home/me/node_modules/a/package.json"
 
 
-def test_the_root_directory_is_where_the_boot_loader_says(kept: bytes, image: bytearray) -> None:
-    def root(data: bytes | bytearray) -> str:
+def test_the_root_directory_is_where_the_boot_loader_says(image: Image) -> None:
+    def root(data: Image) -> str:
         disk = inspected(data)
         return disk.shown(disk.root())[0].path
 
-    assert root(kept) == "/root"
+    assert root(image) == "/root"
     # a snapshot that says in its fstab that it is another one, too
     btrfs.replace(image, b"rootflags=subvol=root", b"rootflags=subvol=snap")
     assert root(image) == "/snap"
 
 
-def test_the_default_subvolume_is_the_root_directory(image: bytearray) -> None:
+def test_the_default_subvolume_is_the_root_directory(image: Image) -> None:
     """As openSUSE has it: without rootflags, by snapshots that are made the default."""
     snap = opened(image).named("/snap")
     assert snap
@@ -242,7 +248,7 @@ def found(rule: str, disk: Inspection) -> list[str]:
     return [e.text for r in RULES if r.id == rule for e in r.check(disk)]
 
 
-def test_a_subvolume_that_is_not_there_is_told(image: bytearray) -> None:
+def test_a_subvolume_that_is_not_there_is_told(image: Image) -> None:
     btrfs.replace(image, b"rootflags=subvol=root", b"rootflags=subvol=rooz")
     btrfs.replace(image, b"subvol=home", b"subvol=hole")
     disk = inspected(image)
@@ -255,7 +261,7 @@ def test_a_subvolume_that_is_not_there_is_told(image: bytearray) -> None:
         disk.tree().names("/home")
 
 
-def test_a_kernel_that_is_not_told_the_subvolume_is_told_of(image: bytearray) -> None:
+def test_a_kernel_that_is_not_told_the_subvolume_is_told_of(image: Image) -> None:
     btrfs.replace(image, b"rootflags=subvol=root", b"systemd.unit=x.target")
     (text,) = found("boot.root", inspected(image))
     assert text == (
@@ -264,8 +270,8 @@ def test_a_kernel_that_is_not_told_the_subvolume_is_told_of(image: bytearray) ->
     )
 
 
-def test_files_that_grub_names_by_the_top_level_subvolume_are_found(kept: bytes) -> None:
-    disk = inspected(kept)
+def test_files_that_grub_names_by_the_top_level_subvolume_are_found(image: Image) -> None:
+    disk = inspected(image)
     assert disk.boot_file(f"/root/boot/vmlinuz-{VERSION}") == f"/boot/vmlinuz-{VERSION}"
     assert disk.boot_file("/home/me/node_modules/a/package.json").startswith("/home/me/")
     assert disk.boot_file("/snap/boot/none") == ""
@@ -294,7 +300,9 @@ def test_boot_may_be_a_file_system_of_its_own_with_entries(tmp_path: Path) -> No
     }
     part = Partition(2, "linux", "0002", "boot", 7 * MIB, MIB)
     volume = Volume(part, "ext4", other, "boot", world.Memory(boot, uuid=other))
-    disk = world.World(root=opened(btrfs.make(tmp_path, files).read_bytes()), more=[volume])
+    disk = world.World(
+        root=opened(bytearray(btrfs.make(tmp_path, files).read_bytes())), more=[volume]
+    )
     (kernel,) = disk.kernels()
     assert (kernel.image, kernel.version) == (f"/boot/vmlinuz-{VERSION}", VERSION)
     (text,) = found("boot.root", disk)
@@ -343,14 +351,14 @@ def test_secrets_are_told_with_their_files(tmp_path: Path) -> None:
 
 
 def test_secrets_in_subvolumes_are_told_by_the_path_in_the_installation(
-    image: bytearray, tmp_path: Path
+    image: Image, tmp_path: Path
 ) -> None:
     token = b"a value of the build"
     line = b"line 7 of what repeats itself\n"
     place = Tree(opened(image), Budget()).find("/root/srv/plain")
     assert place is not None
     (extent, *_) = opened(image).extents(place.node)
-    at = image.index(line, extent.offset)
+    at = image.find(line, extent.offset)
     image[at : at + len(token)] = token
     nested = b"in a subvolume of its own"
     btrfs.replace(image, nested, token + nested[len(token) :])
@@ -372,7 +380,7 @@ def test_secrets_in_subvolumes_are_told_by_the_path_in_the_installation(
 # -- what is damaged
 
 
-def test_a_damaged_superblock_is_told_and_its_copy_is_read(image: bytearray) -> None:
+def test_a_damaged_superblock_is_told_and_its_copy_is_read(image: Image) -> None:
     image[btrfs.SUPERBLOCK + 64 : btrfs.SUPERBLOCK + 80] = bytes(16)
     volume = open_volume(Bytes(image), None, Budget())
     assert volume.files is not None
@@ -398,7 +406,7 @@ def test_a_damaged_superblock_is_told_and_its_copy_is_read(image: bytearray) -> 
     ids=["log", "errors", "size"],
 )
 def test_what_is_not_as_it_should_be_is_a_remark(
-    image: bytearray, field: int, value: bytes, remark: str
+    image: Image, field: int, value: bytes, remark: str
 ) -> None:
     btrfs.change_superblock(image, field, value)
     (found,) = opened(image).remarks
@@ -417,7 +425,7 @@ def test_what_is_not_as_it_should_be_is_a_remark(
     ids=["devices", "features", "zoned", "checksums", "device"],
 )
 def test_what_this_reader_does_not_know_is_unreadable(
-    image: bytearray, field: int, value: bytes, text: str
+    image: Image, field: int, value: bytes, text: str
 ) -> None:
     btrfs.change_superblock(image, field, value)
     volume = open_volume(Bytes(image), None, Budget())
@@ -427,7 +435,7 @@ def test_what_this_reader_does_not_know_is_unreadable(
     assert text in volume.fault.message
 
 
-def test_raid_is_unreadable(image: bytearray) -> None:
+def test_raid_is_unreadable(image: Image) -> None:
     """Metadata that a chunk with RAID1 holds: the superblock's copy of it says so, too."""
     kind = struct.pack("<QQQ", 2, 65536, 0x24)
     raid = struct.pack("<QQQ", 2, 65536, 0x14)
@@ -436,7 +444,7 @@ def test_raid_is_unreadable(image: bytearray) -> None:
         opened(image)
 
 
-def test_a_damaged_block_is_told_and_its_copy_is_read(image: bytearray) -> None:
+def test_a_damaged_block_is_told_and_its_copy_is_read(image: Image) -> None:
     (pointer,) = struct.unpack_from("<Q", image, btrfs.SUPERBLOCK + 80)
     first, second = (
         at
@@ -466,7 +474,7 @@ def test_a_damaged_block_is_told_and_its_copy_is_read(image: bytearray) -> None:
     ids=["place", "generation", "owner", "items", "level", "order", "data"],
 )
 def test_blocks_that_contradict_themselves_are_damaged(
-    image: bytearray, field: int, value: bytes, text: str
+    image: Image, field: int, value: bytes, text: str
 ) -> None:
     for at in btrfs.blocks(image, ROOT_TREE):
         image[at + field : at + field + len(value)] = value
@@ -475,7 +483,7 @@ def test_blocks_that_contradict_themselves_are_damaged(
         opened(image)
 
 
-def test_a_block_that_leads_to_itself_is_damaged(image: bytearray) -> None:
+def test_a_block_that_leads_to_itself_is_damaged(image: Image) -> None:
     """An inner block of a subvolume's tree, whose pointers all lead back to it."""
     changed = 0
     for at in btrfs.blocks(image, 256):
@@ -493,7 +501,7 @@ def test_a_block_that_leads_to_itself_is_damaged(image: bytearray) -> None:
         list(Tree(opened(image), Budget()).walk("/"))
 
 
-def test_blocks_that_several_pointers_share_are_damaged(image: bytearray) -> None:
+def test_blocks_that_several_pointers_share_are_damaged(image: Image) -> None:
     for at in btrfs.blocks(image, 256):
         count = struct.unpack_from("<I", image, at + 96)[0]
         first = bytes(image[at + 118 : at + 134])
@@ -506,9 +514,7 @@ def test_blocks_that_several_pointers_share_are_damaged(image: bytearray) -> Non
 
 
 @pytest.mark.parametrize("target", [(256, 132), (256, 1)], ids=["subvolume", "directory"])
-def test_a_directory_that_holds_itself_ends_the_walk(
-    image: bytearray, target: tuple[int, int]
-) -> None:
+def test_a_directory_that_holds_itself_ends_the_walk(image: Image, target: tuple[int, int]) -> None:
     """/root/srv/many leads to /root as a subvolume, which only a reference in the root
     tree would confirm; or as a directory."""
     tail = struct.pack("<HHB", 0, 4, 2) + b"many"
@@ -560,11 +566,11 @@ def test_lzo_never_leaves_what_it_was_given() -> None:
         lzo.decompress(struct.pack("<II", 4008, 4000) + bytes(4000), 1 << 20, 4096)
 
 
-def test_reading_ends_by_the_budget(kept: bytes) -> None:
+def test_reading_ends_by_the_budget(image: Image) -> None:
     for path in ("/root/srv/sparse", "/root/srv/zstd/large"):
         budget = Budget(size=200_000)
         with pytest.raises(Exhausted, match="more bytes"):
-            Tree(Btrfs(Bytes(kept), budget), budget).read(path)
+            Tree(Btrfs(Bytes(image), budget), budget).read(path)
     budget = Budget(steps=2000)
     with pytest.raises(Exhausted, match="more steps"):
-        list(Tree(Btrfs(Bytes(kept), budget), budget).walk("/"))
+        list(Tree(Btrfs(Bytes(image), budget), budget).walk("/"))
