@@ -21,6 +21,7 @@ from typing import BinaryIO
 from publisher.errors import PublishError
 from publisher.model import MIB, SECTOR
 from publisher.task import detached
+from tests.unit import btrfs_disk as btrfs
 from tests.unit import hostile, lvm_disk, rhel_world
 from tests.unit import lint_world as world
 from tests.unit.lint_world import VERSION, Files, Link, good, good_esp
@@ -80,6 +81,11 @@ def small_rhel_disk(directory: Path) -> Path:
     )
 
 
+def subvolume_disk(directory: Path) -> Path:
+    """A disk whose installation is in a subvolume of a Btrfs, as Linux writes it."""
+    return btrfs.disk(directory, btrfs.kept(directory), good_esp())
+
+
 def _header() -> bytes:
     data = b"a\0001\0/usr/\0b\0"
     index = b"".join(
@@ -109,7 +115,8 @@ class Fuzzer:
     def _places(self) -> list[int]:
         """Where blocks hold something: file systems' own data and files alike."""
         blocks = range(0, len(self._good), SECTOR)
-        return [at for at in blocks if any(self._good[at : at + SECTOR])]
+        zeros = bytes(SECTOR)
+        return [at for at in blocks if self._good[at : at + SECTOR] != zeros]
 
     def spoil(self) -> None:
         """Change the disk in up to 30 places, which tend to be near each other."""
@@ -125,6 +132,8 @@ class Fuzzer:
                 file.write(piece[: len(self._good) - at])
         if self._draw.random() < 0.5:
             self._sign()
+        if self._draw.random() < 0.9:
+            self._sign_btrfs()
 
     def _piece(self) -> bytes:
         way = self._draw.randrange(4)
@@ -180,6 +189,29 @@ class Fuzzer:
         self._changed[start] = bytes(raw)
         file.seek(start)
         file.write(raw)
+
+    def _sign_btrfs(self) -> None:
+        """The same for the blocks of a Btrfs."""
+        superblock = btrfs.START + btrfs.SUPERBLOCK
+        ident = self._good[superblock + 32 : superblock + 48]
+        if self._good[superblock + 64 : superblock + 72] != b"_BHRfS_M":
+            return
+        touched = {
+            (place - btrfs.START) // btrfs.NODE * btrfs.NODE + btrfs.START
+            for at, piece in self._changed.items()
+            for place in (at, at + len(piece))
+            if at >= btrfs.START
+        }
+        with self._path.open("r+b") as file:
+            for at in touched:
+                file.seek(at)
+                size = 4096 if at == superblock else btrfs.NODE
+                block = bytearray(file.read(size))
+                if block[32:48] == ident:
+                    btrfs.sign(block, 0, size)
+                    file.seek(at)
+                    file.write(block[:4])
+                    self._changed[at] = max(self._changed.get(at, b""), bytes(block[:4]), key=len)
 
     def mend(self) -> None:
         with self._path.open("r+b") as file:

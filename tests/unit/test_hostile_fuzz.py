@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from tests.unit import hostile
-from tests.unit.hostile_fuzz import small_disk, small_rhel_disk
+from tests.unit.hostile_fuzz import small_disk, small_rhel_disk, subvolume_disk
 
 SECONDS = int(os.environ.get("PUBLISH_FUZZ_SECONDS", "3"))
 SEED = os.environ.get("PUBLISH_FUZZ_SEED") or str(random.SystemRandom().randrange(2**32))
 
 
-@pytest.mark.parametrize("made", [small_disk, small_rhel_disk], ids=["ext4", "xfs"])
+@pytest.mark.parametrize(
+    "made", [small_disk, small_rhel_disk, subvolume_disk], ids=["ext4", "xfs", "btrfs"]
+)
 def test_no_change_of_a_disk_breaks_a_proof(tmp_path: Path, made: Callable[[Path], Path]) -> None:
     print(f"PUBLISH_FUZZ_SEED={SEED}")  # noqa: T201 (shown when the test fails)
     disk = made(tmp_path)
