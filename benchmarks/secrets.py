@@ -22,7 +22,7 @@ from pathlib import Path
 
 from publisher.disks import extents
 from publisher.model import GIB, Disk, Extent
-from publisher.proof.secrets.engine import hits
+from publisher.proof.secrets.engine import Engine, hits
 from publisher.proof.secrets.known import Known
 from publisher.task import detached
 
@@ -78,7 +78,7 @@ def main() -> int:
             subprocess.run(["sh", "-c", f"cat {data} | cat >/dev/null"], check=True)
 
         runners: dict[str, Callable[[], object]] = {
-            "publish secrets": lambda: hits(whole, Known(), task),
+            "publish secrets": lambda: hits(whole, Engine(Known()), task),
             "grep -F": grep,
             "cat": cat,
         }

@@ -43,6 +43,10 @@ class Reader(Closing):
         except OSError as error:
             raise HostError(f"cannot read {disk.path}: {error.strerror}") from error
 
+    @property
+    def size(self) -> int:
+        return self.disk.size
+
     def read(self, offset: int, length: int) -> bytes:
         data = os.pread(self._handle, length, offset)
         while len(data) < length:

@@ -36,6 +36,9 @@ START = 8 * MIB
 SUPERBLOCK, NODE = 0x1_0000, 16384
 COMPRESSIONS = ("zlib", "lzo", "zstd")
 
+TOKEN = b"a value that a build has left"
+"""In compressed files alone."""
+
 Image: TypeAlias = bytearray | mmap.mmap
 """A file system in memory."""
 
@@ -191,6 +194,9 @@ def _write(top: Path) -> None:
         with (srv / name / "changed").open("r+b") as changed:
             changed.seek(150_000)
             changed.write(random.Random(name).randbytes(9000))
+    for name in COMPRESSIONS:
+        (srv / name / "token").write_bytes(text(5000) + TOKEN + text(5000))
+        (srv / name / "short").write_bytes(text(30) + TOKEN)
     (srv / "plain").write_bytes(text(8000) + b"the end")
     run("cp", "--reflink=always", str(srv / "plain"), str(srv / "shared"))
     with (srv / "sparse").open("wb") as file:

@@ -183,6 +183,7 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         f"{MODULES}:0",
     ),
     ("azure.file-systems", absent("udf"), ERROR, "no driver udf", f"{MODULES}:0"),
+    ("initramfs.root", absent("ext4"), ERROR, "has no driver ext4", f"{MODULES}:0"),
     (
         "initramfs.generic",
         write("/etc/dracut.conf.d/x.conf", 'hostonly="yes"\n'),

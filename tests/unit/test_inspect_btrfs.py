@@ -377,6 +377,18 @@ def test_secrets_in_subvolumes_are_told_by_the_path_in_the_installation(
     assert told.keys() == {"/var/nested/file", "/srv/again"}
 
 
+def test_secrets_in_files_that_btrfs_compresses_are_found(kept_path: Path, tmp_path: Path) -> None:
+    path = btrfs.disk(tmp_path, kept_path, world.good_esp())
+    findings = search(as_disk(path), Known({"token": btrfs.TOKEN}), detached(tmp_path))
+    # blocks that Linux has left behind may show it, too
+    assert {f.path for f in findings} - {""} == {
+        f"/srv/{name}/{file}" for name in btrfs.COMPRESSIONS for file in ("short", "token")
+    }
+    at = len(btrfs.text(5000))
+    (long,) = [f for f in findings if f.path == "/srv/zlib/token"]
+    assert f"({len(btrfs.TOKEN)} bytes at {at} of the file, compressed)" in long.evidence
+
+
 # -- what is damaged
 
 

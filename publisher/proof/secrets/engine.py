@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from publisher.disks.raw import Reader
 from publisher.errors import HostError
@@ -26,6 +26,15 @@ CHUNK = 4 * MIB
 WORKERS = 2
 LOOKALIKES_MOST = 200_000
 """Judged for one rule; a disk made to hold more of them is told of, and not read to death."""
+
+
+class Source(Protocol):
+    """What is searched; beyond its end it reads as zeros."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, offset: int, length: int) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +71,9 @@ class _Literal:
     def anchor(self) -> bytes:
         return _quoted(self.data[:REACH])
 
-    def hit(self, reader: Reader, end: int) -> Hit | None:
+    def hit(self, source: Source, end: int) -> Hit | None:
         offset = end - min(len(self.data), REACH)
-        found = reader.read(offset, len(self.data))
+        found = source.read(offset, len(self.data))
         return _own(self.label, offset, found) if found == self.data else None
 
 
@@ -83,9 +92,9 @@ class _Traced:
     def anchor(self) -> bytes:
         return _quoted(self.form.anchor)
 
-    def hit(self, reader: Reader, end: int) -> Hit | None:
+    def hit(self, source: Source, end: int) -> Hit | None:
         offset = end - len(self.form.anchor) - self.form.back
-        written = reader.read(offset, self.form.size) if offset >= 0 else b""
+        written = source.read(offset, self.form.size) if offset >= 0 else b""
         if not self.trace.matches(self.form.decode(written)):
             return None
         return _own(self.trace.label + self.form.title, offset, written)
@@ -156,10 +165,10 @@ class Engine:
         subject = self._subjects[number]
         return subject.title if isinstance(subject, Rule) else subject.label
 
-    def scan(self, reader: Reader, start: int, length: int) -> Sequence[Hit]:
+    def scan(self, source: Source, start: int, length: int) -> Sequence[Hit]:
         """The hits whose anchors end within (start, start + length]."""
         ahead = min(start, REACH)
-        data = reader.read(start - ahead, length + ahead)
+        data = source.read(start - ahead, length + ahead)
         found: set[tuple[int, int]] = set()
 
         def matched(number: int, _begin: int, end: int, _flags: int, _context: object) -> bool:
@@ -175,22 +184,22 @@ class Engine:
         for number, end in sorted(found):
             subject = self._subjects[number]
             if isinstance(subject, Rule):
-                hit = _judge(subject, reader, data, base, end)
+                hit = _judge(subject, source, data, base, end)
             else:
-                hit = subject.hit(reader, base + end)
+                hit = subject.hit(source, base + end)
             if hit is not None:
                 hits.append(hit)
         return hits
 
 
-def _judge(rule: Rule, reader: Reader, data: bytes, base: int, end: int) -> Hit | None:
+def _judge(rule: Rule, source: Source, data: bytes, base: int, end: int) -> Hit | None:
     if end >= rule.before and end + rule.after <= len(data):
         window = data[end - rule.before : end + rule.after]
     else:
         at = base + end
         first = max(0, at - rule.before)
-        last = min(reader.disk.size, at + rule.after)
-        window = bytes(rule.before - (at - first)) + reader.read(first, last - first)
+        last = min(source.size, at + rule.after)
+        window = bytes(rule.before - (at - first)) + source.read(first, last - first)
     verdict = rule.judge(window)
     if verdict is None:
         return None
@@ -218,10 +227,8 @@ def pieces(disk: Disk) -> Iterator[tuple[int, int]]:
             yield at, min(CHUNK, extent.end - at)
 
 
-def hits(disk: Disk, known: Known, task: Task) -> tuple[list[Hit], list[str]]:
-    """Everything found, in the order of the disk, each once; and the rules that were
-    not judged to the end. Holes are not read."""
-    engine = Engine(known)
+def hits(disk: Disk, engine: Engine, task: Task) -> list[Hit]:
+    """Everything found, in the order of the disk, each once. Holes are not read."""
     total, done = disk.data_bytes, 0
     found: dict[tuple[str, int], Hit] = {}
     with Reader(disk) as reader:
@@ -234,4 +241,4 @@ def hits(disk: Disk, known: Known, task: Task) -> tuple[list[Hit], list[str]]:
             task.progress(done, total)
             for hit in some:
                 found.setdefault((hit.rule, hit.offset), hit)
-    return sorted(found.values(), key=lambda hit: hit.offset), engine.overrun
+    return sorted(found.values(), key=lambda hit: hit.offset)

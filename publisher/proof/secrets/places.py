@@ -31,7 +31,8 @@ _JOURNAL = 8
 class Place:
     """Where a byte is: in a file at `path`, behind its end in its last block
     (`slack`), or in none (path ""); `text` says it in words. `inner` is the path in the
-    volume's own tree, which may be mounted somewhere."""
+    volume's own tree, which may be mounted somewhere; `inside`, at which byte of a file
+    that the file system compresses."""
 
     text: str
     path: str = ""
@@ -39,6 +40,7 @@ class Place:
     volume: Volume | None = None
     node: Node | None = None
     inner: str = ""
+    inside: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,11 @@ class Volumes:
             if len(placed) == wanted:
                 break
             _mark(view, entry.node, offsets, placed, places)
+            if isinstance(view, Btrfs):
+                # what can't be made shorter stands in compressed bytes as it is
+                for packed in view.packed(entry.node):
+                    for extent in packed.places:
+                        placed.update(dict.fromkeys(_inside(offsets, extent), places[0]))
 
     def entries(
         self, volume: Volume, files: FileSystem

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from publisher.errors import ProofError
 from publisher.model import Disk, Finding, Severity
 from publisher.proof.inspect.budget import Budget
 from publisher.proof.inspect.storage import RawFile
-from publisher.proof.secrets.engine import OWN, Hit, hits
+from publisher.proof.secrets.engine import OWN, Engine, Hit, hits
 from publisher.proof.secrets.known import Known
 from publisher.proof.secrets.leftovers import leftovers
+from publisher.proof.secrets.packed import packed_hits
 from publisher.proof.secrets.places import UNREADABLE, Place, Volumes
 from publisher.proof.secrets.published import Packages
 from publisher.proof.secrets.rules import AUTHORIZED
@@ -29,17 +31,19 @@ def search(disk: Disk, known: Known, task: Task) -> Sequence[Finding]:
     """All secrets in the bytes of the disk, free blocks and slack included: errors.
 
     Notes are what is public in any case (test keys in unchanged files of Debian's
-    packages). What is compressed or encrypted on the disk is not opened.
+    packages). Of what is compressed on the disk only files are opened that the file
+    system itself compresses; what is encrypted is not.
     """
     task.phase("looking for secrets")
-    found, overrun = hits(disk, known, task)
+    engine = Engine(known)
+    found = hits(disk, engine, task)
     budget = Budget(check=task.check)
     storage = RawFile(disk.path, budget, disk.size)
     try:
-        findings = _tell(found, storage, budget, task)
+        findings = _tell(found, storage, engine, budget, task)
     finally:
         storage.close()
-    for title in overrun:
+    for title in engine.overrun:
         evidence = f"the disk holds too much that looks like: {title}; not all was examined"
         findings.append(Finding("secrets.unexamined", Severity.WARNING, evidence))
     for label in known.unsearchable:
@@ -60,16 +64,29 @@ def refuse(findings: Sequence[Finding], *, public: bool) -> None:
         )
 
 
-def _tell(found: Sequence[Hit], storage: RawFile, budget: Budget, task: Task) -> list[Finding]:
+def _tell(
+    found: Sequence[Hit], storage: RawFile, engine: Engine, budget: Budget, task: Task
+) -> list[Finding]:
     told: list[Finding] = []
     try:
         volumes = Volumes(storage, budget)
         if found:
             task.phase("finding the files of what was found")
-        places = volumes.locate([hit.offset for hit in found])
+        places = dict(volumes.locate([hit.offset for hit in found]))
     except UNREADABLE as error:
         places = {h.offset: Place(f"byte {h.offset} of the disk ({error})") for h in found}
         return [*_findings(found, places, {})]
+    packed = list[Hit]()
+    try:
+        for hit, place in packed_hits(volumes, engine):
+            # a place of its own, behind all bytes of the disk
+            offset = storage.size + len(packed)
+            packed.append(replace(hit, offset=offset))
+            places[offset] = place
+    except UNREADABLE as error:
+        evidence = f"files that the file system compresses were not all read: {error}"
+        told.append(Finding("secrets.unexamined", Severity.WARNING, evidence))
+    found = [*found, *packed]
     packages = {id(volume): Packages(tree) for volume, tree in volumes.trees()}
     owners = _owners(found, places, packages)
     told += _findings(found, places, owners)
@@ -143,9 +160,11 @@ def _findings(
         more = f" and {len(some) - _PLACES_SHOWN} more" if len(some) > _PLACES_SHOWN else ""
         times = f" ({len(some)} of them)" if len(some) > 1 else ""
         start = f', begins with "{first.shown}"' if first.shown else ""
+        inside = places[first.offset].inside
+        at = first.offset if inside is None else f"{inside} of the file, compressed"
         evidence = (
             f"{title}{times} in {'; '.join(dict.fromkeys(where))}{more}"
-            f" ({first.length} bytes at {first.offset}{start})"
+            f" ({first.length} bytes at {at}{start})"
         )
         how = (
             _REMOVE.format(path=shlex.quote(path))

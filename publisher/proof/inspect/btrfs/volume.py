@@ -6,6 +6,7 @@ import copy
 import functools
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from publisher.model import MIB, Extent
 from publisher.proof.inspect.btrfs import items
@@ -27,6 +28,16 @@ _PIECE = 1 * MIB
 _EMPTY = 1 << 128
 """Marks a directory where a subvolume was when a snapshot was taken: a snapshot shows
 it empty. Other numbers of nodes are a subvolume's and, in the lower 64 bits, an inode's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A part of a file (in its own bytes) that is compressed. `source` tells it from
+    others: several files may share it. `places`: where it lies, the first copy."""
+
+    part: Extent
+    source: tuple[int, int]
+    places: tuple[Extent, ...]
 
 
 class Btrfs:
@@ -272,6 +283,14 @@ class Btrfs:
             if data.logical and not data.compression:
                 length = data.packed if data.inline is not None else data.length
                 yield from self._trees.chunks.places(data.logical + data.skip, length)
+
+    def packed(self, node: Node) -> Iterator[Packed]:
+        """What of a file is compressed."""
+        for data in self._data(node):
+            if data.logical and data.compression:
+                places = tuple(self._trees.chunks.places(data.logical, data.packed))
+                part = Extent(data.start, data.length)
+                yield Packed(part, (data.logical, data.skip), places)
 
     def first_copies(self, offsets: Iterable[int]) -> Mapping[int, int]:
         """Bytes of the device ▶ the same ones in the first copy of what is there twice."""
