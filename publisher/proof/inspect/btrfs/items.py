@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from publisher.proof.inspect.btrfs.superblock import Pointer
 from publisher.proof.inspect.btrfs.trees import Item, Key
@@ -93,8 +94,7 @@ def _name(raw: bytes) -> str:
     return raw.decode(errors="backslashreplace")
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(NamedTuple):
     """A part of a file from byte `start` on, `length` bytes long: the bytes from `skip`
     on of what lies at `logical`, `packed` bytes, compressed by `compression` (0: not)
     from `unpacked`. Zeros without `logical`. `inline`: those bytes themselves."""

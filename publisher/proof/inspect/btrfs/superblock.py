@@ -7,7 +7,7 @@ import struct
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from publisher.crc32c import crc32c
 from publisher.proof.inspect.budget import Damaged, Unreadable
@@ -55,9 +55,8 @@ _CHECKSUMS: Mapping[int, Checksum | None] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Pointer:
-    """Where a block of a tree is, and what it has to say of itself."""
+class Pointer(NamedTuple):
+    """Where a block of a tree is, and what it has to say of itself. Hashed often."""
 
     logical: int
     generation: int

@@ -7,7 +7,7 @@ import functools
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from publisher.proof.inspect.btrfs.chunks import CHUNK_ITEM, CHUNK_TREE, Chunks
 from publisher.proof.inspect.btrfs.superblock import Pointer, Superblock, is_guarded
@@ -27,9 +27,8 @@ _LOW: Key = (0, 0, 0)
 _HIGH: Key = (MOST, 255, MOST)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """`place` is where its data begin, in logical bytes."""
+class Item(NamedTuple):
+    """`place` is where its data begin, in logical bytes. There are millions of them."""
 
     key: Key
     data: bytes
@@ -74,38 +73,34 @@ class Trees:
         other shares its blocks."""
         if root.level >= _LEVELS_MOST:
             raise Damaged(f"a tree has {root.level + 1} levels")
-        yield from self._below(root, None, _HIGH, low, high, owner)
+        # blocks to look at, the next one last: with its first key, and its greatest
+        waiting: list[tuple[Pointer, Key | None, Key]] = [(root, None, _HIGH)]
+        while waiting:
+            self._budget.charge()
+            pointer, first, end = waiting.pop()
+            block = self._block(pointer)
+            keys = block.keys
+            if owner and block.owner != owner:
+                raise Damaged(f"a block of tree {owner} belongs to tree {block.owner}")
+            if keys and ((first is not None and keys[0] != first) or keys[-1] > end):
+                raise Damaged("a block of a tree holds other keys than the one above says")
+            until = bisect.bisect_right(keys, high)
+            if pointer.level:
+                start = max(0, bisect.bisect_right(keys, low) - 1)
+                for number in range(until - 1, start - 1, -1):
+                    # the next block's first key is no key of this one
+                    last = _before(keys[number + 1]) if number + 1 < len(keys) else end
+                    waiting.append((block.children[number], keys[number], last))
+                continue
+            for number in range(bisect.bisect_left(keys, low), until):
+                self._budget.charge()
+                start, size = block.data[number]
+                start += _HEAD
+                data = block.raw[start : start + size]
+                yield Item(keys[number], data, pointer.logical + start)
 
     def at(self, root: Pointer, key: Key) -> Item | None:
         return next(self.items(root, key, key), None)
-
-    def _below(
-        self, pointer: Pointer, first: Key | None, end: Key, low: Key, high: Key, owner: int
-    ) -> Iterator[Item]:
-        """What is in a block whose keys begin with `first` and are less than `end`."""
-        self._budget.charge()
-        block = self._block(pointer)
-        keys = block.keys
-        if owner and block.owner != owner:
-            raise Damaged(f"a block of tree {owner} belongs to tree {block.owner}")
-        if keys and ((first is not None and keys[0] != first) or keys[-1] > end):
-            raise Damaged("a block of a tree holds other keys than the one above says")
-        if pointer.level == 0:
-            base = pointer.logical + _HEAD
-            for number in range(bisect.bisect_left(keys, low), len(keys)):
-                if keys[number] > high:
-                    return
-                self._budget.charge()
-                start, size = block.data[number]
-                at = _HEAD + start
-                yield Item(keys[number], block.raw[at : at + size], base + start)
-            return
-        for number in range(max(0, bisect.bisect_right(keys, low) - 1), len(keys)):
-            if keys[number] > high:
-                return
-            # the next block's first key is no key of this one
-            until = _before(keys[number + 1]) if number + 1 < len(keys) else end
-            yield from self._below(block.children[number], keys[number], until, low, high, owner)
 
     def _read_block(self, pointer: Pointer) -> _Block:
         size = self._superblock.node_size

@@ -253,7 +253,6 @@ class Btrfs:
             return bytes(length)
         at += data.skip
         if data.compression:
-            self._budget.charge(length)
             if data.inline is not None:
                 whole = unpack(data.compression, data.inline, data.unpacked, self._sector)
             else:
