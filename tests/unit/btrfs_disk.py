@@ -18,6 +18,7 @@ import struct
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -150,6 +151,18 @@ def blocks(image: Image, owner: int | None = None) -> list[int]:
         and image[at + 64 : at + 72] != b"_BHRfS_M"
         and owner in (None, struct.unpack_from("<Q", image, at + 88)[0])
     ]
+
+
+def items(image: Image, owner: int, kind: int) -> Iterator[tuple[int, int]]:
+    """Where the data of a tree's items of a kind are, and their length; each block is
+    signed anew when its last one was given out."""
+    for at in blocks(image, owner):
+        count, level = struct.unpack_from("<IB", image, at + 96)
+        for number in range(0 if level else count):
+            found, _, start, size = struct.unpack_from("<BQII", image, at + 109 + 25 * number)
+            if found == kind:
+                yield at + 101 + start, size
+        sign(image, at, NODE)
 
 
 def replace(image: Image, old: bytes, new: bytes, owner: int | None = None) -> None:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from publisher.disks import raw
 from publisher.errors import PublishError
 from publisher.model import GIB, MIB, SECTOR
+from tests.unit import btrfs_disk as btrfs
 from tests.unit import hostile, rhel_world
 from tests.unit import lint_world as world
 from tests.unit.lint_world import VERSION, Files, Link, good, good_esp
@@ -197,6 +198,45 @@ def lvm_without_end(directory: Path) -> Path:
     return rhel_world.disk_file(directory, {}, {"root": [*rhel_world.ROOT] * 400, **volumes})
 
 
+def changed_btrfs(directory: Path, change: Callable[[bytearray], None]) -> Path:
+    path = btrfs.kept(directory)
+    image = bytearray(path.read_bytes())
+    change(image)
+    path.unlink()
+    changed = directory / "changed.img"
+    with changed.open("wb") as file:
+        for at in range(0, len(image), MIB):
+            piece = image[at : at + MIB]
+            file.seek(at)
+            if piece.strip(b"\0"):
+                file.write(piece)
+        file.truncate(len(image))
+    return btrfs.disk(directory, changed, good_esp())
+
+
+def subvolumes_in_a_circle(directory: Path) -> Path:
+    """Every entry of the root subvolume's directories leads to its root directory."""
+
+    def change(image: bytearray) -> None:
+        for at, _ in btrfs.items(image, 256, 96):
+            struct.pack_into("<QBQ", image, at, 256, 1, 0)
+
+    return changed_btrfs(directory, change)
+
+
+def files_without_end(directory: Path) -> Path:
+    """Inodes of 2^60 bytes, and extents that unpack to as much."""
+
+    def change(image: bytearray) -> None:
+        for at, _ in btrfs.items(image, 256, 1):
+            struct.pack_into("<Q", image, at + 16, 1 << 60)
+        for at, size in btrfs.items(image, 256, 108):
+            if size == 53:
+                struct.pack_into("<Q", image, at + 8, 1 << 60)
+
+    return changed_btrfs(directory, change)
+
+
 DISKS: tuple[Callable[[Path], Path], ...] = (
     endless_table,
     overlapping_table,
@@ -211,6 +251,8 @@ DISKS: tuple[Callable[[Path], Path], ...] = (
     homes_without_end,
     xfs_without_end,
     lvm_without_end,
+    subvolumes_in_a_circle,
+    files_without_end,
 )
 SECONDS = 60
 """Of processor time, for all disks together."""
@@ -326,3 +368,14 @@ def test_xfs_without_end_is_told(told: Mapping[str, Told]) -> None:
 def test_volumes_that_share_the_disk_are_told(told: Mapping[str, Told]) -> None:
     text = said(told["lvm_without_end"], "lint", "disk.root")
     assert "shares extents with another logical volume" in text
+
+
+def test_a_btrfs_that_makes_no_sense_is_told(told: Mapping[str, Told]) -> None:
+    answer = told["subvolumes_in_a_circle"]
+    # a snapshot is still whole
+    assert "a subvolume that holds no root directory" in said(answer, "lint", "boot.root")
+    assert "more than one place" in said(answer, "secrets", "secrets.unexamined")
+    answer = told["files_without_end"]
+    assert "/etc/fstab has a line of more than" in said(answer, "lint", "lint.unreadable")
+    assert answer["inventory"]["gaps"]
+    assert "were not all read" in said(answer, "secrets", "secrets.unexamined")

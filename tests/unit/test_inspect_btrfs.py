@@ -27,7 +27,7 @@ from publisher.proof.inspect.budget import Budget, Damaged, Exhausted, Unreadabl
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.partitions import Partition
 from publisher.proof.inspect.storage import RawFile, inside
-from publisher.proof.inspect.tree import Tree
+from publisher.proof.inspect.tree import Mounted, Tree
 from publisher.proof.inspect.volume import Volume, open_volume
 from publisher.proof.inventory import collect
 from publisher.proof.lint import examine
@@ -49,7 +49,7 @@ FILES: Files = {
     "/links/long": Link("../" + "./" * 60 + "etc/os-release"),
     **{f"/many/{number:04}-{'x' * 60}": b"%d" % number for number in range(500)},
 }
-ROOT_TREE, CHUNK_TREE = 1, 3
+ROOT_TREE, CHUNK_TREE, ROOT = 1, 3, 256
 
 
 class Bytes:
@@ -98,6 +98,7 @@ def image(kept_path: Path) -> Iterator[Image]:
         ("--csum", "blake2"),
         ("--csum", "xxhash"),
         ("--shrink",),
+        ("-d", "raid0", "-R", "quota"),
     ],
     ids=lambda options: " ".join(options),
 )
@@ -185,6 +186,21 @@ def test_options_of_a_mount_name_a_subvolume(image: Image) -> None:
     assert ident(f"subvolid={root}") == ident(f"subvolid={root}", "subvol=root") == root
     for options in ("subvol=none", "subvolid=9999", "subvolid=x", "subvolid=-5"):
         assert ident(options) is None, options
+
+
+def test_what_is_mounted_in_several_places_is_walked_once(image: Image) -> None:
+    """As /.snapshots of openSUSE shows the root directory once more."""
+    files = opened(image)
+    root = files.subvolume(files.named("/root") or 0)
+    tree = Tree(root, Budget())
+    once = len(list(tree.walk("/")))
+    tree.mount("/srv/zstd", Mounted(files))
+    paths = [place.path for place in tree.walk("/")]
+    assert "/srv/zstd/home/me" in paths
+    assert "/srv/zstd/root/etc" in paths
+    assert "/srv/zstd/root/etc/fstab" not in paths
+    assert len(paths) < 2 * once
+    assert tree.exists("/srv/zstd/root/etc/fstab")
 
 
 # -- an installation in it
@@ -447,6 +463,26 @@ def test_what_this_reader_does_not_know_is_unreadable(
     assert text in volume.fault.message
 
 
+def test_several_devices_are_unreadable(tmp_path: Path) -> None:
+    paths = [tmp_path / "one", tmp_path / "other"]
+    for path in paths:
+        with path.open("wb") as file:
+            file.truncate(btrfs.SIZE)
+    world.run("mkfs.btrfs", "-q", "-d", "raid1", "-m", "raid1", *map(str, paths))
+    volume = open_volume(RawFile(paths[0], Budget()), None, Budget())
+    assert volume.fault is not None
+    assert volume.fault.message == "it is spread over 2 devices, of which this is one"
+
+
+def test_it_may_bear_another_uuid_than_its_blocks(tmp_path: Path) -> None:
+    path = btrfs.make(tmp_path, FILES)
+    world.run("btrfstune", "-m", str(path))
+    volume = open_volume(RawFile(path, Budget()), None, Budget())
+    assert volume.files is not None
+    assert volume.uuid != world.ROOT_UUID
+    assert Tree(volume.files, Budget()).read("/large") == LARGE
+
+
 def test_raid_is_unreadable(image: Image) -> None:
     """Metadata that a chunk with RAID1 holds: the superblock's copy of it says so, too."""
     kind = struct.pack("<QQQ", 2, 65536, 0x24)
@@ -498,7 +534,7 @@ def test_blocks_that_contradict_themselves_are_damaged(
 def test_a_block_that_leads_to_itself_is_damaged(image: Image) -> None:
     """An inner block of a subvolume's tree, whose pointers all lead back to it."""
     changed = 0
-    for at in btrfs.blocks(image, 256):
+    for at in btrfs.blocks(image, ROOT):
         level = image[at + 100]
         count, logical = (
             struct.unpack_from("<I", image, at + 96)[0],
@@ -514,7 +550,7 @@ def test_a_block_that_leads_to_itself_is_damaged(image: Image) -> None:
 
 
 def test_blocks_that_several_pointers_share_are_damaged(image: Image) -> None:
-    for at in btrfs.blocks(image, 256):
+    for at in btrfs.blocks(image, ROOT):
         count = struct.unpack_from("<I", image, at + 96)[0]
         first = bytes(image[at + 118 : at + 134])
         for number in range(1, count if image[at + 100] else 0):
@@ -525,17 +561,13 @@ def test_blocks_that_several_pointers_share_are_damaged(image: Image) -> None:
         list(Tree(opened(image), Budget()).walk("/"))
 
 
-@pytest.mark.parametrize("target", [(256, 132), (256, 1)], ids=["subvolume", "directory"])
+@pytest.mark.parametrize("target", [(ROOT, 132), (256, 1)], ids=["subvolume", "directory"])
 def test_a_directory_that_holds_itself_ends_the_walk(image: Image, target: tuple[int, int]) -> None:
     """/root/srv/many leads to /root as a subvolume, which only a reference in the root
     tree would confirm; or as a directory."""
-    tail = struct.pack("<HHB", 0, 4, 2) + b"many"
-    for at in btrfs.blocks(image, 256):
-        place = image.find(tail, at, at + btrfs.NODE)
-        while place > 0:
-            struct.pack_into("<QBQ", image, place - 25, *target, 0)
-            btrfs.sign(image, at, btrfs.NODE)
-            place = image.find(tail, place + 1, at + btrfs.NODE)
+    for at, _ in btrfs.items(image, ROOT, 96):
+        if image[at + 30 : at + 34] == b"many":
+            struct.pack_into("<QBQ", image, at, *target, 0)
     tree = Tree(opened(image), Budget())
     if target[1] == 132:
         assert tree.names("/root/srv/many") == []

@@ -98,11 +98,12 @@ RULES = (
         "disk.file-system",
         WARNING,
         "The file systems are clean",
-        "A journal that was not written back (XFS calls it log) hides what the disk really holds "
-        "from tools that do not replay it; a file system larger than its partition does not mount.",
+        "A journal that was not written back (elsewhere it is called log) hides what the disk "
+        "really holds from tools that do not replay it; a file system larger than its partition "
+        "does not mount.",
         "https://docs.kernel.org/filesystems/",
         "shut the machine down in good order, then run e2fsck -f (for XFS mount it once, then "
-        "xfs_repair)",
+        "xfs_repair; for Btrfs btrfs check)",
         _file_systems,
     ),
     Rule(

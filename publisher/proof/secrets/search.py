@@ -67,7 +67,6 @@ def refuse(findings: Sequence[Finding], *, public: bool) -> None:
 def _tell(
     found: Sequence[Hit], storage: RawFile, engine: Engine, budget: Budget, task: Task
 ) -> list[Finding]:
-    told: list[Finding] = []
     try:
         volumes = Volumes(storage, budget)
         if found:
@@ -76,7 +75,11 @@ def _tell(
     except UNREADABLE as error:
         places = {h.offset: Place(f"byte {h.offset} of the disk ({error})") for h in found}
         return [*_findings(found, places, {})]
-    packed = list[Hit]()
+    packages = {id(volume): Packages(tree) for volume, tree in volumes.trees()}
+    owners = _owners(found, places, packages)
+    told = list(_left(volumes))
+    packed: list[Hit] = []
+    # the last, as it may use up what the budget still allows
     try:
         for hit, place in packed_hits(volumes, engine):
             # a place of its own, behind all bytes of the disk
@@ -86,25 +89,23 @@ def _tell(
     except UNREADABLE as error:
         evidence = f"files that the file system compresses were not all read: {error}"
         told.append(Finding("secrets.unexamined", Severity.WARNING, evidence))
-    found = [*found, *packed]
-    packages = {id(volume): Packages(tree) for volume, tree in volumes.trees()}
-    owners = _owners(found, places, packages)
-    told += _findings(found, places, owners)
+    owners = _owners(packed, places, packages) | owners
+    return [*_findings([*found, *packed], places, owners), *told]
+
+
+def _left(volumes: Volumes) -> Iterator[Finding]:
     for volume, tree in volumes.trees():
         try:
             for rule, title, inner in leftovers(tree):
                 path = volumes.directory(volume) + inner
                 where = f"{path} on {volume.title}" if volume.kind == "vfat" else path
                 fix = _REMOVE.format(path=shlex.quote(path)).rstrip("; ")
-                told.append(
-                    Finding(
-                        f"secrets.{rule}", Severity.ERROR, f"{title} in {where}", fix, path=path
-                    )
+                yield Finding(
+                    f"secrets.{rule}", Severity.ERROR, f"{title} in {where}", fix, path=path
                 )
         except UNREADABLE as error:
             evidence = f"homes on {volume.title} can't be read: {error}"
-            told.append(Finding("secrets.unexamined", Severity.WARNING, evidence))
-    return told
+            yield Finding("secrets.unexamined", Severity.WARNING, evidence)
 
 
 def _owners(
