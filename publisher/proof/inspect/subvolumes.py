@@ -4,6 +4,7 @@ Other file systems are mounted whole."""
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,7 @@ def booted(
 
 
 def _quietly(ask: Callable[[FileSystem], Sequence[str]], files: FileSystem) -> Sequence[str]:
-    with contextlib.suppress(Unreadable):
+    # whoever asks for more than the options will be told
+    with contextlib.suppress(Unreadable, struct.error, ValueError, LookupError):
         return ask(files)
     return ()

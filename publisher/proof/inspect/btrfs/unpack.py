@@ -10,8 +10,8 @@ from publisher.model import MIB
 from publisher.proof.inspect.btrfs import lzo
 from publisher.proof.inspect.budget import Damaged, Unreadable
 
-MOST = 1 * MIB
-"""The longest extent that is accepted, packed or unpacked."""
+UNPACKED_MOST = 1 * MIB
+"""The longest extent that is accepted, packed or not; Linux writes 128 KiB."""
 _ZLIB, _LZO, _ZSTD = 1, 2, 3
 _WINDOW = 17
 """Log2 of the window of zstd's frames (Linux' ZSTD_BTRFS_MAX_WINDOWLOG)."""
@@ -27,8 +27,6 @@ class _Decoder(Protocol):
 def unpack(kind: int, data: bytes, size: int, sector: int) -> bytes:
     """The `size` bytes that were compressed; zeros for those that are missing, as
     Linux does. Raises Damaged, and Unreadable for an unknown `kind`."""
-    if size > MOST or len(data) > MOST:
-        raise Damaged(f"a compressed extent has {size} bytes")
     try:
         if kind == _ZLIB:
             found = _whole(zlib.decompressobj(), data, size)

@@ -13,7 +13,7 @@ from publisher.proof.inspect.btrfs import items
 from publisher.proof.inspect.btrfs.items import Data, Root
 from publisher.proof.inspect.btrfs.superblock import read_superblock
 from publisher.proof.inspect.btrfs.trees import MOST, ROOT, Item, Key, Trees
-from publisher.proof.inspect.btrfs.unpack import unpack
+from publisher.proof.inspect.btrfs.unpack import UNPACKED_MOST, unpack
 from publisher.proof.inspect.budget import Budget, Damaged
 from publisher.proof.inspect.filesystem import LINK_MOST, NAMES_MOST, Node
 from publisher.proof.inspect.storage import Storage
@@ -253,26 +253,19 @@ class Btrfs:
             return bytes(length)
         at += data.skip
         if data.compression:
-            if data.inline is not None:
-                whole = unpack(data.compression, data.inline, data.unpacked, self._sector)
-            else:
-                key = (data.compression, data.logical, data.packed, data.unpacked)
-                whole = self._unpacked(*key)
-            return whole[at : at + length]
+            return self._unpacked(data)[at : at + length]
         if data.inline is not None:
             return data.inline[at : at + length]
         return self._trees.chunks.read(data.logical + at, length)
 
-    @property
-    def _sector(self) -> int:
-        return self._superblock.sector_size
-
-    def _unpack(self, compression: int, logical: int, packed: int, unpacked: int) -> bytes:
-        if packed > MIB:
-            raise Damaged(f"a compressed extent has {packed} bytes")
-        self._budget.charge(unpacked)
-        raw = self._trees.chunks.read(logical, packed)
-        return unpack(compression, raw, unpacked, self._sector)
+    def _unpack(self, data: Data) -> bytes:
+        if max(data.packed, data.unpacked) > UNPACKED_MOST:
+            raise Damaged(f"a compressed extent has {max(data.packed, data.unpacked)} bytes")
+        self._budget.charge(data.unpacked)
+        raw = data.inline
+        if raw is None:
+            raw = self._trees.chunks.read(data.logical, data.packed)
+        return unpack(data.compression, raw, data.unpacked, self._superblock.sector_size)
 
     # -- where the content is
 
