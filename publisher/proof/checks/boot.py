@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator
 from publisher.model import MIB, SECTOR, Firmware
 from publisher.proof.inspect import subvolumes
 from publisher.proof.inspect.budget import Unreadable
+from publisher.proof.inspect.device_names import names_a_builder, names_a_bus
 from publisher.proof.inspect.entries import Entry
 from publisher.proof.inspect.inspection import (
     ESP_PATH,
     REMOVABLE,
     Inspection,
     Loader,
-    names_a_builder,
-    names_a_bus,
 )
 from publisher.proof.inspect.partitions import BIOS_BOOT
 from publisher.proof.inspect.tree import Tree

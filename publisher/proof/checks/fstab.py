@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from publisher.proof.inspect import fstab, subvolumes
 from publisher.proof.inspect.budget import Unreadable
-from publisher.proof.inspect.inspection import Inspection, names_a_builder, names_a_bus
+from publisher.proof.inspect.device_names import names_a_builder, names_a_bus
+from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rules import ERROR, NOTE, WARNING, Evidence, Rule
 
 _ELSEWHERE = ("nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "glusterfs", "overlay")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import TypeAlias
 
 from publisher.model import Arch
 from publisher.proof.inspect import entries as boot_entries
-from publisher.proof.inspect import lvm, subvolumes
+from publisher.proof.inspect import subvolumes
 from publisher.proof.inspect.btrfs import Btrfs
 from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
+from publisher.proof.inspect.device_names import named
 from publisher.proof.inspect.filesystem import FileSystem
 from publisher.proof.inspect.fstab import Mount, read_fstab
 from publisher.proof.inspect.kernel import Kernel
@@ -29,8 +29,6 @@ REMOVABLE: Mapping[Arch, str] = {"x86_64": "BOOTX64.EFI", "aarch64": "BOOTAA64.E
 """The loader that a machine without boot variables starts (UEFI 2.10, 3.5.1.1)."""
 ESP_PATH = "/boot/efi"
 _MACHINES: dict[int, Arch] = {62: "x86_64", 183: "aarch64"}
-_NAMED = re.compile(r"/dev/(sd|vd|xvd|hd|nvme|mmcblk)")
-_BUILDERS = re.compile(r"/dev/(mapper/)?(loop|nbd)\d")
 _TITLES_MOST = 20
 
 Device: TypeAlias = "Volume | None"
@@ -75,32 +73,8 @@ class Inspection:
         return (*own, *open_logical(self.disk, own, self.budget))
 
     def device(self, name: str) -> Device:
-        """The volume that UUID=…, LABEL=, PARTUUID=, PARTLABEL=, /dev/disk/by-…/… or
-        the path of a logical volume names; None where the disk has no such volume.
-        Raises Unreadable for other names, which say nothing about one disk."""
-        logical = lvm.named(name)
-        group = logical.partition("/")[0]
-        if logical and group in {volume.name.partition("/")[0] for volume in self.volumes()}:
-            return next((volume for volume in self.volumes() if volume.name == logical), None)
-        found = re.fullmatch(r"/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)", name)
-        key, _, value = name.partition("=")
-        if found:
-            key, value = found.groups()
-        key, value = key.upper(), value.strip('"')
-        if key not in ("UUID", "LABEL", "PARTUUID", "PARTLABEL"):
-            raise Unreadable(f"{name} says nothing about a certain disk")
-        for volume in self.volumes():
-            part = volume.partition
-            own = {
-                "UUID": volume.uuid,
-                "LABEL": volume.label,
-                "PARTUUID": part.guid if part else "",
-                "PARTLABEL": part.name if part else "",
-            }[key]
-            same = own.lower() == value.lower() if "UUID" in key else own == value
-            if own and same:
-                return volume
-        return None
+        """The volume that a device's name means: see `named`."""
+        return named(name, self.volumes())
 
     # -- the installation
 
@@ -386,17 +360,6 @@ class Inspection:
             place = self.tree().find(f"/home/{name}")
             if place is not None and stat.S_ISDIR(place.node.mode):
                 yield f"/home/{name}"
-
-
-def names_a_bus(device: str) -> bool:
-    """Whether a device is named by the order in which machines find disks."""
-    return bool(_NAMED.match(device))
-
-
-def names_a_builder(device: str) -> bool:
-    """Whether a device is one by which a tool reached the disk file it wrote to: what
-    grub-mkconfig names in a chroot where udev made no /dev/disk/by-uuid."""
-    return bool(_BUILDERS.match(device))
 
 
 def _banner(head: bytes) -> str:
