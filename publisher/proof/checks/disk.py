@@ -112,7 +112,7 @@ RULES = (
         "Every file system can be read here",
         "What lies in a file system without a reader was not looked at: nothing is proved of it.",
         "https://docs.kernel.org/filesystems/",
-        "rehearse the image, which boots it; or use ext4 or XFS for the root file system",
+        "rehearse the image, which boots it; or use ext4, XFS or Btrfs for the root file system",
         _readable,
     ),
     Rule(
