@@ -9,6 +9,7 @@ import mmap
 import os
 import random
 import struct
+import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from publisher.build import partition
 from publisher.disks import extents
 from publisher.model import MIB, Disk, Finding
 from publisher.proof.checks import RULES
@@ -404,6 +406,38 @@ def test_secrets_in_files_that_btrfs_compresses_are_found(kept_path: Path, tmp_p
     at = len(btrfs.text(5000))
     (long,) = [f for f in findings if f.path == "/srv/zlib/token"]
     assert f"({len(btrfs.TOKEN)} bytes at {at} of the file, compressed)" in long.evidence
+
+
+def test_a_subvolume_may_be_mounted_on_another_root(kept_path: Path, tmp_path: Path) -> None:
+    """Of which fstab mounts no other one, so `home` has no path in the installation."""
+    fstab = b"LABEL=kept /data btrfs subvol=root 0 0\n"
+    files: Files = {"/etc/os-release": b"ID=debian\n", "/etc/fstab": fstab, "/usr/x": b""}
+    tree = world.write_tree(tmp_path / "tree", files)
+    path, start = tmp_path / "disk.raw", 16 * MIB
+    parts = [
+        partition.Partition(1, partition.ROOT["x86_64"], uuid.uuid4(), "root", MIB, 8 * MIB),
+        partition.Partition(2, partition.ROOT["x86_64"], uuid.uuid4(), "data", start, btrfs.SIZE),
+    ]
+    size = start + btrfs.SIZE + MIB
+    head, tail = partition.table(uuid.uuid4(), size, parts)
+    with path.open("wb") as file:
+        file.write(head)
+        file.seek(size - len(tail))
+        file.write(tail)
+    ext = ("-t", "ext4", "-d", str(tree), "-E", f"offset={MIB}", str(path), "8M")
+    world.run("mke2fs", "-q", "-F", *ext)
+    copy = ("bs=1M", f"seek={start // MIB}", "conv=sparse,notrunc", "status=none")
+    world.run("dd", f"if={kept_path}", f"of={path}", *copy)
+    known = Known({"token": btrfs.TOKEN, "package": b'{"name": "a", "version": "1"}'})
+    findings = search(as_disk(path), known, detached(tmp_path))
+    told = {f.path: f.evidence for f in findings}
+    where = (
+        "/home/me/node_modules/a/package.json on partition 2 (btrfs), in a subvolume that is not"
+    )
+    assert where in told.pop("/home/me/node_modules/a/package.json")
+    assert told.keys() - {""} == {
+        f"/data/srv/{name}/{file}" for name in btrfs.COMPRESSIONS for file in ("short", "token")
+    }
 
 
 # -- what is damaged
