@@ -290,6 +290,7 @@ class _Build:
                 self.evidence.append(shown.to_json())
             if not self.by_hand:
                 room.keep(self.spec.name, self.path[: number + 2], self._facts(work))
+                self.kept.sync_soon()
 
         def rescue(number: int, error: BuildError) -> None:
             self._rescue(room, work, number, error)

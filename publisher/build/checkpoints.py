@@ -18,7 +18,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -103,12 +105,17 @@ class Checkpoints:
         self.directory = store / "checkpoints"
         self.layers = self.directory / "layers"
         self._lock = -1
+        self._changing = threading.Lock()
+        self._syncing = threading.Lock()
+        self._left = threading.Event()
+        self._background: ThreadPoolExecutor | None = None
 
     # -- locking
 
     def __enter__(self) -> Self:
         self.layers.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.chmod(0o700)
+        self._left.clear()
         self._lock = self._open_lock()
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         return self
@@ -119,6 +126,10 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._left.set()
+        if self._background is not None:
+            self._background.shutdown(wait=False, cancel_futures=True)
+            self._background = None
         os.close(self._lock)
         self._lock = -1
 
@@ -243,26 +254,50 @@ class Checkpoints:
             os.rename(partial, target)
 
     def touch(self, checkpoint: Checkpoint) -> None:
-        with contextlib.suppress(OSError):
+        with self._changing, contextlib.suppress(OSError):
             os.utime(self.place(checkpoint.key) / _DESCRIPTION)
 
     def discard(self, checkpoint: Checkpoint) -> None:
         """Let nobody use it any more; `prune` removes its files."""
-        with contextlib.suppress(OSError):
+        with self._changing, contextlib.suppress(OSError):
             (self.place(checkpoint.key) / _DESCRIPTION).unlink()
 
     def sync(self) -> None:
         """Make what was written survive a loss of power. Raises OSError when it can't."""
-        for checkpoint in self.all():
-            if checkpoint.synced:
-                continue
-            place = self.place(checkpoint.key)
-            for file in (*place.iterdir(), *(self.layers / name for name in checkpoint.layers)):
-                if file.is_file():
-                    with file.open("rb") as handle:
-                        os.fsync(handle.fileno())
-            safe = Checkpoint.from_json({**checkpoint.to_json(), "synced": True})
-            partial = place / f"{_DESCRIPTION}.{os.getpid()}"
+        self._sync_all(lambda: False)
+
+    def sync_soon(self) -> None:
+        """Begin with that beside the build: a machine's memory is much to write, and
+        `sync` then finds it done. What the build does not wait for, because it fails or
+        ends before, counts until the host restarts."""
+
+        def quietly() -> None:
+            with contextlib.suppress(OSError):  # `sync` meets it again
+                self._sync_all(self._left.is_set)
+
+        if self._background is None:
+            self._background = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._background.submit(quietly)
+
+    def _sync_all(self, stop: Callable[[], bool]) -> None:
+        with self._syncing:
+            for checkpoint in self.all():
+                if not checkpoint.synced:
+                    self._sync(checkpoint, stop)
+
+    def _sync(self, checkpoint: Checkpoint, stop: Callable[[], bool]) -> None:
+        place = self.place(checkpoint.key)
+        for file in (*place.iterdir(), *(self.layers / name for name in checkpoint.layers)):
+            if stop():
+                return
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        safe = Checkpoint.from_json({**checkpoint.to_json(), "synced": True})
+        partial = place / f"{_DESCRIPTION}.{secrets.token_hex(4)}"
+        with self._changing:
+            if stop() or not (place / _DESCRIPTION).exists():  # it was discarded
+                return
             partial.write_text(json.dumps(safe.to_json()))
             used = self.used(checkpoint)
             os.utime(partial, (used, used))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,3 +219,67 @@ def test_what_could_not_be_synced_does_not_count_after_a_restart(
     found = kept.get(made.key)
     assert found is not None
     assert not found.synced
+
+
+def test_syncing_in_the_background_is_waited_for_at_the_end(
+    kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    synced = []
+
+    def slow(handle: int) -> None:
+        began.set()
+        assert go_on.wait(10)
+        synced.append(handle)
+
+    made = keep(kept, levels("a"))
+    monkeypatch.setattr("publisher.build.checkpoints.os.fsync", slow)
+    kept.sync_soon()
+    assert began.wait(10)
+    found = kept.get(made.key)
+    assert found is not None
+    assert not found.synced, "nothing is promised before it is true"
+    threading.Timer(0.1, go_on.set).start()
+    kept.sync()
+    files = len(synced)
+    assert files >= 2
+    found = kept.get(made.key)
+    assert found is not None
+    assert found.synced
+    kept.sync()
+    assert len(synced) == files, "the second one finds it done"
+
+
+def test_a_checkpoint_discarded_while_it_is_synced_stays_away(
+    kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = keep(kept, levels("a"))
+    monkeypatch.setattr("publisher.build.checkpoints.os.fsync", lambda _: kept.discard(made))
+    kept.sync()
+    assert kept.get(made.key) is None
+
+
+def test_leaving_the_store_does_not_wait_for_what_is_still_to_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    synced = []
+
+    def slow(handle: int) -> None:
+        began.set()
+        assert go_on.wait(10)
+        synced.append(handle)
+
+    monkeypatch.setattr("publisher.build.checkpoints.os.fsync", slow)
+    with Checkpoints(tmp_path) as kept:
+        made = keep(kept, levels("a"))
+        kept.sync_soon()
+        assert began.wait(10)
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("sync"):
+            thread.join(10)
+    found = kept.get(made.key)
+    assert found is not None
+    assert not found.synced
+    assert len(synced) == 1
