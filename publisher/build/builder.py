@@ -104,6 +104,8 @@ def build(
             by_hand: Sequence[str] = ()
             if chosen is None:
                 made = prepare().disk
+                task.phase("hashing the disk")
+                disk = store.add(made, check=task.check)
             else:
                 workspace.need(GIB // 2)
                 path = levels(recipe, spec, state, chosen, MEMORY, directory)
@@ -111,12 +113,11 @@ def build(
                 build = _Build(
                     recipe, spec, directory, chosen, workspace, kept, path, task, on_error, private
                 )
-                made = build.run(prepare)
+                sealed = build.run(prepare)
+                disk = store.add(sealed.disk, task.check, prove=lambda: _prove(sealed, task))
                 evidence, by_hand = build.evidence, build.by_hand
             task.memory.set(EVIDENCE, list(evidence))
             task.memory.set(BY_HAND, list(by_hand))
-            task.phase("hashing the disk")
-            disk = store.add(made, check=task.check)
             with contextlib.suppress(OSError):  # then they count until the host restarts
                 kept.sync()
             return disk
@@ -136,7 +137,12 @@ def _accelerator(spec: Spec, task: Task) -> accelerator.Accelerator:
     return chosen
 
 
-def _seal(work: sources.Work, task: Task) -> None:
+def _erase(work: sources.Work, task: Task) -> None:
+    erased = sum(seal.erase(work.disk, task, offset=offset) for offset in work.systems)
+    task.output(f"erased {erased / GIB:.2f} GiB of free space")
+
+
+def _prove(work: sources.Work, task: Task) -> None:
     """Prove that the file holds nothing of the build, as far as it can be read."""
     if work.root is None:
         task.note(
@@ -146,8 +152,7 @@ def _seal(work: sources.Work, task: Task) -> None:
         )
     else:
         seal.prove(work.disk, task, offset=work.root, keys_expected=work.keys)
-    erased = sum(seal.erase(work.disk, task, offset=offset) for offset in work.systems)
-    task.output(f"erased {erased / GIB:.2f} GiB of free space")
+    task.phase("hashing the disk")
 
 
 class _FromCheckpoint(Exception):
@@ -187,8 +192,8 @@ class _Build:
         self.evidence: list[Mapping[str, Any]] = []
         self.by_hand: list[str] = []
 
-    def run(self, prepare: Callable[[], sources.Work]) -> Path:
-        """The sealed disk. `prepare` makes the source's disk, if it is needed."""
+    def run(self, prepare: Callable[[], sources.Work]) -> sources.Work:
+        """The sealed disk, to be proved. `prepare` makes the source's disk, if it is needed."""
         if self.on_error.action == "shell":
             with contextlib.suppress(_FromCheckpoint):
                 made = self._reopen()
@@ -198,7 +203,7 @@ class _Build:
             with contextlib.suppress(_FromCheckpoint):
                 return self._attempt(prepare)
 
-    def _attempt(self, prepare: Callable[[], sources.Work]) -> Path:
+    def _attempt(self, prepare: Callable[[], sources.Work]) -> sources.Work:
         """From the deepest checkpoint that this QEMU takes, or else from the source."""
         self.by_hand = []
         refused: list[Checkpoint] = []
@@ -226,7 +231,7 @@ class _Build:
         for checkpoint in refused:
             self.kept.discard(checkpoint)
 
-    def _reopen(self) -> Path | None:
+    def _reopen(self) -> sources.Work | None:
         """Go on in the kept machine in which the next step failed, if there is one."""
         done = next((index for index, _ in self.kept.along(self.path)), -1)
         for checkpoint in self.kept.failures(self.spec.name):
@@ -281,7 +286,7 @@ class _Build:
         if work.foreign:
             _warn_of_small_root(self.recipe.size, room.shell, self.task)
 
-    def _finish(self, room: Room, work: sources.Work, first: int) -> Path:
+    def _finish(self, room: Room, work: sources.Work, first: int) -> sources.Work:
         """The steps from `first` on, and the sealing."""
 
         def after(number: int, shown: steps.Evidence | None) -> None:
@@ -315,8 +320,9 @@ class _Build:
             raise
         self.task.phase("sealing: joining the layers")
         sealed = room.flatten(self.workspace.directory / "sealed.raw")
-        _seal(replace(work, disk=sealed), self.task)
-        return sealed
+        work = replace(work, disk=sealed)
+        _erase(work, self.task)
+        return work
 
     def _rescue(self, room: Room, work: sources.Work, number: int, error: BuildError) -> None:
         """Do with the machine of a failed step what was asked for. Returns when the

@@ -208,7 +208,8 @@ def _punch(handle: int, extent: Extent) -> bool:
 
 def erase(disk: Path, task: Task, *, offset: int = ROOT_OFFSET) -> int:
     """Make every free block of the ext file system at `offset` a hole (zeros where
-    the host's file system has no holes); returns the bytes that were free."""
+    the host's file system has no holes); returns the bytes that were free. It is for
+    the store to make that last."""
     task.phase("sealing: erasing free space")
     named = Path(f"{disk}?offset={offset}")
     # dumpe2fs 1.47.2 wants a file of this whole name to exist before it takes the offset from it.
@@ -231,5 +232,4 @@ def erase(disk: Path, task: Task, *, offset: int = ROOT_OFFSET) -> int:
                 for at in range(extent.offset, extent.end, MIB):
                     os.pwrite(file.fileno(), bytes(min(MIB, extent.end - at)), at)
             erased += extent.length
-        os.fsync(file.fileno())
     return erased

@@ -10,10 +10,38 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from publisher.disks import raw
+from publisher.errors import Cancelled
 from publisher.model import Disk
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _read(path: Path, check: Callable[[], None], prove: Callable[[], None]) -> Disk:
+    """The Disk in a file that is safe from a loss of power now, and proved."""
+    refused = threading.Event()
+
+    def go_on() -> None:
+        check()
+        if refused.is_set():
+            raise Cancelled()
+
+    # reading, writing out and proving each leave most of the machine to the others
+    with ThreadPoolExecutor(2, thread_name_prefix="store") as pool:
+        synced = pool.submit(_sync, path)
+        read = pool.submit(raw.inspect, path, go_on)
+        try:
+            prove()
+            synced.result()
+            return read.result()
+        finally:
+            refused.set()
 
 
 class Store:
@@ -26,15 +54,19 @@ class Store:
         directory.mkdir(parents=True, exist_ok=True)
         return directory / name
 
-    def add(self, path: Path, check: Callable[[], None] = lambda: None) -> Disk:
-        """Take a raw file into the store (it is moved); returns the Disk."""
-        disk = raw.inspect(path, check)
+    def add(
+        self,
+        path: Path,
+        check: Callable[[], None] = lambda: None,
+        prove: Callable[[], None] = lambda: None,
+    ) -> Disk:
+        """Take a raw file into the store (it is moved); returns the Disk. `prove` looks
+        at it too while it is read; what that raises keeps it out of the store."""
+        disk = _read(path, check, prove)
         self.directory.mkdir(parents=True, exist_ok=True)
         target = self.directory / f"{disk.sha256}.raw"
         stored = Disk(target, disk.size, disk.sha256, disk.extents)
         # one that is there already is replaced: it may have been cut short since
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
         os.chmod(path, 0o444)
         os.replace(path, target)
         description = target.with_suffix(".json")

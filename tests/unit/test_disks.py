@@ -8,7 +8,9 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import pytest
 from publisher.conformance import HastyClock, make_disk
 from publisher.disks import extents, foreign, raw
 from publisher.disks.store import Store
-from publisher.errors import HostError, PublishError
+from publisher.errors import BuildError, Cancelled, HostError, PublishError
 from publisher.memory import Memory, append_line
 from publisher.model import MIB, Disk, Extent
 from publisher.task import Cancellation, Task
@@ -151,6 +153,50 @@ def test_the_store_keeps_a_disk_under_its_digest(disk: Disk, tmp_path: Path) -> 
     assert store.get(disk.sha256) is None, "a crash came between the two files"
     shutil.copy(disk.path, scratch)
     assert store.add(scratch) == store.get(disk.sha256) == stored
+
+
+def test_a_disk_that_is_not_proved_stays_out_of_the_store(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "state")
+    scratch = store.scratch("made.raw")
+    shutil.copy(disk.path, scratch)
+    reading, ended = threading.Event(), []
+
+    def read(_path: Path, check: Callable[[], None]) -> Disk:
+        reading.set()
+        try:
+            while True:  # as long as a large disk takes
+                check()
+        except Cancelled:
+            ended.append("early")
+            raise
+
+    def refuse() -> None:
+        assert reading.wait(10), "the file is read while it is proved"
+        raise BuildError("a trace")
+
+    monkeypatch.setattr("publisher.disks.store.raw.inspect", read)
+    with pytest.raises(BuildError, match="a trace"):
+        store.add(scratch, prove=refuse)
+    assert ended == ["early"]
+    assert scratch.exists()
+    assert not store.directory.exists()
+
+
+def test_a_disk_that_may_be_lost_with_the_power_stays_out_of_the_store(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    store = Store(tmp_path / "state")
+    scratch = store.scratch("made.raw")
+    shutil.copy(disk.path, scratch)
+    monkeypatch.setattr("publisher.disks.store.os.fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        store.add(scratch)
+    assert not store.directory.exists()
 
 
 needs_qemu_img = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is missing")
