@@ -31,71 +31,77 @@ SHUTDOWN = 300.0
 # @KEY@ is our public key. Only traces of the build and of this machine's life
 # go: what the steps put in place stays. cloud-init may still be in its last
 # stages after short steps, and would write its state anew.
+# Every program costs an emulated guest 50 ms and more: so what is to be removed is
+# collected in "$@" (patterns that match nothing stay as they are, which rm -f takes),
+# and what waits for others runs beside them.
 _CLEAN = r"""
-for unit in cloud-config.service cloud-final.service cloud-init-main.service \
-    apt-daily.timer apt-daily-upgrade.timer apt-daily.service systemd-timesyncd.service \
-    systemd-random-seed.service systemd-update-utmp.service rsyslog.service cron.service
-do systemctl stop "$unit" 2>/dev/null || true; done
-systemctl reset-failed || true
+{
+    if command -v apt-get >/dev/null; then apt-get clean; fi
+    if command -v dnf >/dev/null; then dnf -q clean all; fi
+    if command -v zypper >/dev/null; then zypper -q clean --all; fi
+} &
+packages=$!
+journalctl --relinquish-var &
+journal=$!
+systemctl stop apt-daily.timer apt-daily-upgrade.timer apt-daily.service \
+    cloud-config.service cloud-final.service cloud-init-main.service \
+    systemd-timesyncd.service systemd-random-seed.service systemd-update-utmp.service \
+    rsyslog.service cron.service 2>/dev/null || true
 
-if command -v apt-get >/dev/null; then apt-get clean; fi
-if command -v dnf >/dev/null; then dnf -q clean all; fi
-if command -v zypper >/dev/null; then zypper -q clean --all; fi
 if [ -e /@SEALED@ ]; then mv -f /@SEALED@ /etc/apt/sources.list; fi
-rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old
-rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
-
-rm -rf /var/lib/cloud /run/cloud-init/instance-data-sensitive.json
-rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init*
-rm -f /etc/systemd/network/*-cloud-init-* /etc/ssh/sshd_config.d/50-cloud-init.conf
-rm -f /etc/sudoers.d/90-cloud-init-users /etc/apt/apt.conf.d/90cloud-init-pipelining
-rm -f /etc/NetworkManager/system-connections/cloud-init-*
-rm -f /etc/udev/rules.d/70-persistent-net.rules
-for file in /etc/sysconfig/network-scripts/ifcfg-* /etc/sysconfig/network/ifcfg-*; do
-    if grep -qsi 'created by cloud-init' "$file"; then rm -f "$file"; fi
-done
-rm -f /root/anaconda-ks.cfg /root/original-ks.cfg /root/initial-setup-ks.cfg
 printf 'localhost\n' > /etc/hostname
-
+: > /etc/machine-id
+set --
+for file in /etc/sysconfig/network-scripts/ifcfg-* /etc/sysconfig/network/ifcfg-*; do
+    [ -e "$file" ] || continue
+    if grep -qsi 'created by cloud-init' "$file"; then set -- "$@" "$file"; fi
+done
 for file in /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; do
     [ -e "$file" ] || continue
     grep -vF @KEY@ "$file" > /run/publisher-keys || true
-    if [ -s /run/publisher-keys ]; then cat /run/publisher-keys > "$file"; else rm -f "$file"; fi
-    rm -f /run/publisher-keys
+    if [ -s /run/publisher-keys ]; then
+        cat /run/publisher-keys > "$file"
+    else
+        set -- "$@" "$file"
+    fi
 done
-rmdir /root/.ssh 2>/dev/null || true
-rm -f /etc/ssh/ssh_host_* @DROP_IN@
 for home in /root /home/*; do
-    rm -f "$home"/.bash_history "$home"/.sh_history "$home"/.python_history "$home"/.lesshst \
-        "$home"/.viminfo "$home"/.wget-hsts "$home"/.ssh/known_hosts
-    rm -rf "$home"/.cache
+    set -- "$@" "$home"/.bash_history "$home"/.sh_history "$home"/.python_history \
+        "$home"/.lesshst "$home"/.viminfo "$home"/.wget-hsts "$home"/.ssh/known_hosts \
+        "$home"/.cache
 done
-
-: > /etc/machine-id
 if [ -f /var/lib/dbus/machine-id ] && [ ! -L /var/lib/dbus/machine-id ]; then
-    rm /var/lib/dbus/machine-id
+    set -- "$@" /var/lib/dbus/machine-id
 fi
-rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /etc/.pwd.lock
-rm -f /var/lib/dhcp/* /var/lib/dhclient/* /var/lib/NetworkManager/*.lease /var/lib/dhcpcd/*.lease
-rm -rf /var/lib/systemd/timesync /var/lib/private/systemd/timesync /var/lib/systemd/timers
-
-journalctl --relinquish-var
+wait "$packages"
+wait "$journal"
+rm -rf "$@" /run/publisher-keys \
+    /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old \
+    /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid- \
+    /var/lib/cloud /run/cloud-init/instance-data-sensitive.json \
+    /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init* \
+    /etc/systemd/network/*-cloud-init-* /etc/ssh/sshd_config.d/50-cloud-init.conf \
+    /etc/sudoers.d/90-cloud-init-users /etc/apt/apt.conf.d/90cloud-init-pipelining \
+    /etc/NetworkManager/system-connections/cloud-init-* \
+    /etc/udev/rules.d/70-persistent-net.rules \
+    /root/anaconda-ks.cfg /root/original-ks.cfg /root/initial-setup-ks.cfg \
+    /etc/ssh/ssh_host_* @DROP_IN@ \
+    /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /etc/.pwd.lock \
+    /var/lib/dhcp/* /var/lib/dhclient/* /var/lib/NetworkManager/*.lease \
+    /var/lib/dhcpcd/*.lease /var/lib/systemd/timesync /var/lib/private/systemd/timesync \
+    /var/lib/systemd/timers /var/log/journal/* /var/cache/ldconfig/aux-cache /var/cache/man/*
+if [ -d /root/.ssh ]; then rmdir /root/.ssh 2>/dev/null || true; fi
 find /var/log -xdev ! -type d -delete
-rm -rf /var/log/journal/*
-find /tmp /var/tmp /var/crash -xdev -mindepth 1 -delete 2>/dev/null || true
-rm -f /var/cache/ldconfig/aux-cache
-rm -rf /var/cache/man/*
 """
 
 # Runs as a unit of its own, so that the end of our login leaves no trace either.
+# Nothing writes after the end of the sessions, which is waited for: the journal was
+# given up before, and the rest happens once all of that is gone.
 _LEAVE = r"""
-loginctl terminate-user root 2>/dev/null || true
-systemctl stop ssh.socket ssh.service sshd.service 2>/dev/null || true
-journalctl --relinquish-var
+systemctl stop user.slice ssh.socket ssh.service sshd.service 2>/dev/null || true
 find /var/log -xdev ! -type d -delete
-rm -rf /var/log/journal/* /var/lib/systemd/linger /root/.cache
-find /tmp /var/tmp -xdev -mindepth 1 -delete 2>/dev/null || true
-rm -f /var/lib/systemd/random-seed
+find /tmp /var/tmp /var/crash -xdev -mindepth 1 -delete 2>/dev/null || true
+rm -rf /var/log/journal/* /var/lib/systemd/linger /root/.cache /var/lib/systemd/random-seed
 @TIMES@
 sync
 fstrim --all
@@ -116,12 +122,16 @@ def leaving(epoch: str | None) -> str:
     return _LEAVE.replace("@TIMES@", times)
 
 
+def cleaning(user_key: str) -> str:
+    """The first script, for the build's own public key."""
+    script = _CLEAN.replace("@KEY@", shlex.quote(" ".join(user_key.split()[:2])))
+    return script.replace("@DROP_IN@", SSHD_DROP_IN).replace("@SEALED@", archives.SEALED)
+
+
 def clean(shell: Shell, machine: Machine, user_key: str, last: str, task: Task) -> None:
     """Clean the guest and wait until it has powered off; `last` is the last script."""
     task.phase("sealing: cleaning")
-    script = _CLEAN.replace("@KEY@", shlex.quote(" ".join(user_key.split()[:2])))
-    script = script.replace("@DROP_IN@", SSHD_DROP_IN).replace("@SEALED@", archives.SEALED)
-    done = shell.script(script, on_line=task.output)
+    done = shell.script(cleaning(user_key), on_line=task.output)
     if done.status:
         raise BuildError(f"cleaning the guest failed with status {done.status}:\n{done.text}")
     command = ["systemd-run", "--quiet", "--no-block", "--collect", "--unit=publisher-leave"]
