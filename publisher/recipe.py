@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
+from publisher import digests
 from publisher.build_steps import Ansible, BuildStep, Copy, Script
 from publisher.errors import PipelineError
 from publisher.installer import Installer
@@ -99,8 +100,7 @@ def digest_tree(path: Path, *, follow: bool = False) -> str:
         if entry.is_symlink():
             digest.update(os.readlink(entry).encode())
         if entry.is_file() and (follow or not entry.is_symlink()):
-            with entry.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(digests.sha256(entry))
     return digest.hexdigest()
 
 
