@@ -118,8 +118,6 @@ def build(
                 evidence, by_hand = build.evidence, build.by_hand
             task.memory.set(EVIDENCE, list(evidence))
             task.memory.set(BY_HAND, list(by_hand))
-            with contextlib.suppress(OSError):  # then they count until the host restarts
-                kept.sync()
             return disk
     finally:
         kept.prune()
@@ -288,14 +286,16 @@ class _Build:
 
     def _finish(self, room: Room, work: sources.Work, first: int) -> sources.Work:
         """The steps from `first` on, and the sealing."""
+        self.kept.sync_soon()
 
         def after(number: int, shown: steps.Evidence | None) -> None:
             check_files(self.recipe, number, self.directory, self.path[number + 1])
             if shown is not None:
                 self.evidence.append(shown.to_json())
             if not self.by_hand:
-                room.keep(self.spec.name, self.path[: number + 2], self._facts(work))
+                # the last one is not waited for: the disk that comes of it is safe by the end
                 self.kept.sync_soon()
+                room.keep(self.spec.name, self.path[: number + 2], self._facts(work))
 
         def rescue(number: int, error: BuildError) -> None:
             self._rescue(room, work, number, error)

@@ -267,12 +267,12 @@ class Checkpoints:
         self._sync_all(lambda: False)
 
     def sync_soon(self) -> None:
-        """Begin with that beside the build: a machine's memory is much to write, and
-        `sync` then finds it done. What the build does not wait for, because it fails or
-        ends before, counts until the host restarts."""
+        """Do that beside the build, which waits for none of it: a machine's memory is
+        much to write. What is not done when the store is left counts until the host
+        restarts, and the next build goes on with it."""
 
         def quietly() -> None:
-            with contextlib.suppress(OSError):  # `sync` meets it again
+            with contextlib.suppress(OSError):  # the next one meets it again
                 self._sync_all(self._left.is_set)
 
         if self._background is None:
