@@ -313,13 +313,15 @@ class _Build:
             self.task.note(f"this image can't be built again: {_told(self.by_hand)}", "warning")
         self.private("the key of the build's login", room.keys.identity.read_text())
         self.private("the host key of the build's machine", room.keys.host_private)
+        into = self.workspace.directory / "sealed.raw"
+        room.join_early(into)
         try:
             seal.clean(room.shell, room.machine, room.keys.user_public, self.last_script, self.task)
         except BootError as error:
             self._explain(error, work)
             raise
         self.task.phase("sealing: joining the layers")
-        sealed = room.flatten(self.workspace.directory / "sealed.raw")
+        sealed = room.flatten(into)
         work = replace(work, disk=sealed)
         _erase(work, self.task)
         return work

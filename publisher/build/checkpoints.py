@@ -26,7 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from publisher.errors import UsageError
+from publisher.disks import raw
+from publisher.errors import Cancelled, UsageError
 from publisher.memory import boot_id
 from publisher.model import GIB, Noun
 
@@ -272,7 +273,7 @@ class Checkpoints:
         restarts, and the next build goes on with it."""
 
         def quietly() -> None:
-            with contextlib.suppress(OSError):  # the next one meets it again
+            with contextlib.suppress(OSError, Cancelled):  # the next one meets it again
                 self._sync_all(self._left.is_set)
 
         if self._background is None:
@@ -286,13 +287,14 @@ class Checkpoints:
                     self._sync(checkpoint, stop)
 
     def _sync(self, checkpoint: Checkpoint, stop: Callable[[], bool]) -> None:
+        def check() -> None:
+            if stop():
+                raise Cancelled()
+
         place = self.place(checkpoint.key)
         for file in (*place.iterdir(), *(self.layers / name for name in checkpoint.layers)):
-            if stop():
-                return
             if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+                raw.write_out(file, check)
         safe = Checkpoint.from_json({**checkpoint.to_json(), "synced": True})
         partial = place / f"{_DESCRIPTION}.{secrets.token_hex(4)}"
         with self._changing:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from publisher.build import seal, waking
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, failed_key
+from publisher.build.joining import Joining
 from publisher.errors import BuildError, HostError
 from publisher.memory import boot_id
 from publisher.task import Task
@@ -63,7 +64,8 @@ class Room:
     """A context around a running machine. `directory` is private and empty.
 
     Either `boot` or `resume` brings the machine up; `keep` writes a checkpoint;
-    `flatten` gives the disk after the machine has powered off.
+    `flatten` gives the disk after the machine has powered off, which goes faster when
+    `join_early` was called behind the last checkpoint.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Room:
         self._layers: tuple[str, ...] = ()
         self._active = Path()
         self._user = "root"
+        self._joining: Joining | None = None
         self._stack = ExitStack()
         self.keys: keys.Keys
         self.machine: Machine
@@ -101,6 +104,8 @@ class Room:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+        if self._joining is not None:
+            self._joining.close()
         if self._active != Path():
             self._active.unlink(missing_ok=True)
 
@@ -248,9 +253,23 @@ class Room:
 
     # -- down
 
+    def join_early(self, into: Path) -> None:
+        """Begin with what `flatten` does, as far as the layers are frozen."""
+        if self._layers and self._joining is None:
+            frozen = self._kept.layers / self._layers[-1]
+            if frozen.suffix == ".qcow2":
+                self._joining = Joining(frozen, into, self.task)
+
     def flatten(self, into: Path) -> Path:
         """All layers as one sparse raw file, once the machine has powered off."""
         self._stack.close()
+        early = self._joining
+        if early is not None:
+            fits = early.into == into and early.below.name == self._layers[-1]
+            if fits and early.add(self._active):
+                return into
+            early.close()
+            into.unlink(missing_ok=True)
         argv = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(self._active), str(into)]
         done = process.run(argv, self.task)
         if done.status:

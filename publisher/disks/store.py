@@ -18,11 +18,6 @@ from publisher.errors import Cancelled
 from publisher.model import Disk
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def _read(path: Path, check: Callable[[], None], prove: Callable[[], None]) -> Disk:
     """The Disk in a file that is safe from a loss of power now, and proved."""
     refused = threading.Event()
@@ -34,7 +29,7 @@ def _read(path: Path, check: Callable[[], None], prove: Callable[[], None]) -> D
 
     # reading, writing out and proving each leave most of the machine to the others
     with ThreadPoolExecutor(2, thread_name_prefix="store") as pool:
-        synced = pool.submit(_sync, path)
+        synced = pool.submit(raw.write_out, path, go_on)
         read = pool.submit(raw.inspect, path, go_on)
         try:
             prove()

@@ -213,7 +213,7 @@ def test_what_could_not_be_synced_does_not_count_after_a_restart(
 
     made = keep(kept, levels("a"))
     with monkeypatch.context() as patched:
-        patched.setattr("publisher.build.checkpoints.os.fsync", fail)
+        patched.setattr("publisher.disks.raw.os.fsync", fail)
         with pytest.raises(OSError, match="Input/output"):
             kept.sync()
     found = kept.get(made.key)
@@ -233,7 +233,7 @@ def test_syncing_in_the_background_is_waited_for_at_the_end(
         synced.append(handle)
 
     made = keep(kept, levels("a"))
-    monkeypatch.setattr("publisher.build.checkpoints.os.fsync", slow)
+    monkeypatch.setattr("publisher.disks.raw.os.fsync", slow)
     kept.sync_soon()
     assert began.wait(10)
     found = kept.get(made.key)
@@ -254,7 +254,7 @@ def test_a_checkpoint_discarded_while_it_is_synced_stays_away(
     kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = keep(kept, levels("a"))
-    monkeypatch.setattr("publisher.build.checkpoints.os.fsync", lambda _: kept.discard(made))
+    monkeypatch.setattr("publisher.disks.raw.os.fsync", lambda _: kept.discard(made))
     kept.sync()
     assert kept.get(made.key) is None
 
@@ -270,7 +270,7 @@ def test_leaving_the_store_does_not_wait_for_what_is_still_to_be_synced(
         assert go_on.wait(10)
         synced.append(handle)
 
-    monkeypatch.setattr("publisher.build.checkpoints.os.fsync", slow)
+    monkeypatch.setattr("publisher.disks.raw.os.fsync", slow)
     with Checkpoints(tmp_path) as kept:
         made = keep(kept, levels("a"))
         kept.sync_soon()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import MagicMock
@@ -124,6 +125,9 @@ class FakeRoom:
         self.kept, self.shell = kept, Guest(*visits)
         self.machine, self.keys = MagicMock(), MagicMock()
 
+    def join_early(self, into: Path) -> None:
+        assert not into.exists()
+
     def keep(self, name: str, path: Any, facts: Any, *, failed: str = "") -> Checkpoint:
         key = failed_key(path[-1]) if failed else path[-1].key
         return keep(self.kept, path, key=key, name=name, facts=facts, failed=failed)
@@ -144,6 +148,7 @@ WORK = Work(Path("disk.raw"), False, (0,), 0)
 def a_build(task: Task, kept: Checkpoints, on_error: OnError) -> _Build:
     build = _Build.__new__(_Build)
     build.recipe, build.spec, build.task, build.kept = RECIPE, Spec("demo", "1"), task, kept
+    build.workspace = MagicMock(directory=kept.directory)
     build.on_error, build.path = on_error, levels("true", "false")
     build.evidence, build.by_hand, build.directory = [], [], Path()
     build.last_script = ""
@@ -261,5 +266,5 @@ def test_a_kept_machine_is_opened_while_its_step_is_the_same(
     monkeypatch.setattr(build, "_room", lambda: contextlib.nullcontext(FakeRoom(kept, 0)))
     monkeypatch.setattr(build, "_resume", lambda *_: True)
     monkeypatch.setattr(build, "_recall", lambda _: WORK)
-    monkeypatch.setattr(build, "_finish", lambda _room, _work, first: Path(f"from {first}"))
-    assert build._reopen() == (Path("from 1") if opened else None)
+    monkeypatch.setattr(build, "_finish", lambda _room, work, first: replace(work, root=first))
+    assert build._reopen() == (replace(WORK, root=1) if opened else None)

@@ -193,7 +193,7 @@ def test_a_disk_that_may_be_lost_with_the_power_stays_out_of_the_store(
     store = Store(tmp_path / "state")
     scratch = store.scratch("made.raw")
     shutil.copy(disk.path, scratch)
-    monkeypatch.setattr("publisher.disks.store.os.fsync", fail)
+    monkeypatch.setattr("publisher.disks.raw.os.fsync", fail)
     with pytest.raises(OSError, match="Input/output"):
         store.add(scratch)
     assert not store.directory.exists()

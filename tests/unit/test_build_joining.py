@@ -1,0 +1,121 @@
+"""Joining the layers of a machine's disk ahead of time, with real qcow2 files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from publisher.build.joining import Joining
+from publisher.errors import Cancelled
+from publisher.model import MIB
+from publisher.task import Cancellation, Task, detached
+
+pytestmark = pytest.mark.skipif(not shutil.which("qemu-io"), reason="qemu-utils is missing")
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return detached(tmp_path / "memory")
+
+
+def change(layer: Path, *commands: str) -> None:
+    argv = ["qemu-io", "-f", "qcow2", "-d", "unmap"]
+    for command in commands:
+        argv += ["-c", command]
+    subprocess.run([*argv, str(layer)], check=True, capture_output=True)
+
+
+def over(below: Path, name: str) -> Path:
+    kind = below.suffix.removeprefix(".")
+    made = below.with_name(name)
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", below.name, str(made)]
+    subprocess.run(argv, check=True)
+    return made
+
+
+@pytest.fixture
+def frozen(tmp_path: Path) -> Path:
+    layers = tmp_path / "layers"
+    layers.mkdir()
+    base = layers / "base.raw"
+    with base.open("wb") as file:
+        file.write(os.urandom(4 * MIB))
+        file.truncate(16 * MIB)
+    layer = over(base, "frozen.qcow2")
+    change(layer, "write -P 7 1M 64k", "discard 2M 1M", "write -P 8 9M 200k")
+    return layer
+
+
+def active_over(frozen: Path) -> Path:
+    made = over(frozen, "active.qcow2")
+    change(made, "write -P 9 1M 4k", "write -P 10 12M 100k", "discard 0 512k", "write -z 9M 64k")
+    return made
+
+
+def plainly(layer: Path) -> bytes:
+    whole = layer.with_suffix(".plain")
+    argv = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(layer), str(whole)]
+    subprocess.run(argv, check=True)
+    return whole.read_bytes()
+
+
+def test_what_the_machine_wrote_and_deleted_since_is_added(
+    frozen: Path, tmp_path: Path, task: Task
+) -> None:
+    into = tmp_path / "joined.raw"
+    joining = Joining(frozen, into, task)
+    active = active_over(frozen)
+    wanted, below = plainly(active), frozen.read_bytes()
+    assert joining.add(active)
+    joining.close()
+    assert into.read_bytes() == wanted
+    assert frozen.read_bytes() == below, "a frozen layer is never written again"
+    assert into.stat().st_blocks * 512 < 4 * MIB, "what was deleted is a hole"
+
+
+def test_layers_that_could_not_be_joined_ahead_are_left_as_they_were(
+    frozen: Path, tmp_path: Path, task: Task
+) -> None:
+    active = active_over(frozen)
+    wanted = plainly(active)
+    joining = Joining(frozen, tmp_path / "no such directory" / "joined.raw", task)
+    assert not joining.add(active)
+    assert plainly(active) == wanted
+
+
+def test_layers_that_could_not_be_added_can_still_be_joined(
+    frozen: Path, tmp_path: Path, task: Task
+) -> None:
+    into = tmp_path / "joined.raw"
+    joining = Joining(frozen, into, task)
+    joining._thread.join()
+    active = active_over(frozen)
+    wanted = plainly(active)
+    into.unlink()
+    into.mkdir()  # so that the commit fails
+    assert not joining.add(active)
+    assert plainly(active) == wanted
+
+
+def test_joining_ends_when_the_build_does(
+    frozen: Path, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "bin" / "qemu-img"
+    slow.parent.mkdir()
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    started = time.monotonic()
+    Joining(frozen, tmp_path / "joined.raw", task).close()
+    task.cancellation = Cancellation()
+    joining = Joining(frozen, tmp_path / "joined.raw", task)
+    task.cancellation.cancel()
+    with pytest.raises(Cancelled):
+        joining.add(tmp_path / "active.qcow2")
+    joining.close()
+    assert time.monotonic() - started < 10
