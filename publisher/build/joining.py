@@ -21,7 +21,8 @@ class Joining:
         self.into = into
         self._task = task
         self._stopped = threading.Event()
-        self._done = False
+        self._joined = threading.Event()
+        self._whole = False
         self._thread = threading.Thread(target=self._join, name="joining", daemon=True)
         self._thread.start()
 
@@ -35,18 +36,21 @@ class Joining:
             argv = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw"]
             argv += [str(self.below), str(self.into)]
             if process.run(argv, self._task, check=self._check).status == 0:
-                self._done = True
+                self._whole = True
+                self._joined.set()
                 raw.write_out(self.into, self._check)
         except (PublishError, OSError):
-            return
+            pass
+        finally:
+            self._joined.set()
 
     def add(self, active: Path) -> bool:
         """Add what `active`, a layer over `below` that nobody needs any more, holds.
         False when `into` is of no use."""
-        while self._thread.is_alive():
+        while not self._joined.wait(process.POLL):
             self._task.check()
-            self._thread.join(process.POLL)
-        if not self._done:
+        self._task.check()
+        if not self._whole:
             return False
         over = ["qemu-img", "rebase", "-u", "-f", "qcow2", "-F"]
         if process.run([*over, "raw", "-b", str(self.into), str(active)], self._task).status:
