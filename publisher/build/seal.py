@@ -36,6 +36,8 @@ SHUTDOWN = 300.0
 # and what waits for others runs beside them.
 _CLEAN = r"""
 {
+    # apt-daily would hold apt's lock
+    systemctl stop apt-daily.timer apt-daily-upgrade.timer apt-daily.service 2>/dev/null || true
     if command -v apt-get >/dev/null; then apt-get clean; fi
     if command -v dnf >/dev/null; then dnf -q clean all; fi
     if command -v zypper >/dev/null; then zypper -q clean --all; fi
@@ -43,8 +45,7 @@ _CLEAN = r"""
 packages=$!
 journalctl --relinquish-var &
 journal=$!
-systemctl stop apt-daily.timer apt-daily-upgrade.timer apt-daily.service \
-    cloud-config.service cloud-final.service cloud-init-main.service \
+systemctl stop cloud-config.service cloud-final.service cloud-init-main.service \
     systemd-timesyncd.service systemd-random-seed.service systemd-update-utmp.service \
     rsyslog.service cron.service 2>/dev/null || true
 

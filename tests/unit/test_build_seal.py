@@ -113,6 +113,13 @@ def test_cleaning_takes_the_traces_of_the_build_and_nothing_else(tmp_path: Path)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["x"]
 
 
+def test_apt_is_left_alone_by_its_timers_before_it_cleans(tmp_path: Path) -> None:
+    for name in ("etc", "root", "run", "var/log"):
+        (tmp_path / name).mkdir(parents=True)
+    stopping = f'case "$*" in *apt-daily.service*) sleep 0.2; : > {tmp_path}/stopped;; esac'
+    assert clean_in(tmp_path, systemctl=stopping, apt_get=f"test -e {tmp_path}/stopped") == 0
+
+
 @pytest.mark.parametrize("program", ["apt_get", "journalctl"])
 def test_cleaning_fails_with_what_it_runs_beside(program: str, tmp_path: Path) -> None:
     for name in ("etc", "root", "run", "var/log"):
