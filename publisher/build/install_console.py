@@ -49,6 +49,9 @@ _PROMPTS = (
     re.compile(r"^Please make (?:a selection|your choice) from (?:the )?above.*: *$"),
     re.compile(r"^Would you like to ignore this and continue with installation\? *$"),
 )
+_UNDERLINE = re.compile(r"^-{3,}$")
+"""Below the title of whatever cdebconf's text frontend asks; a password, unlike the rest,
+has no prompt. Progress is on one line."""
 _KERNEL = re.compile(r"\[ *\d+\.\d{6}\] ")
 QUESTION = "it asks a question that no answer file answers"
 _FULL = re.compile(
@@ -61,8 +64,7 @@ class Progress(Tracker):
     """Fed the console's bytes. `on_line` gets each line but the kernel's, `on_phase`
     what begins.
 
-    `trouble` is why the installer can't go on, empty while it can; `full` says that
-    it complained about the size of the disk."""
+    `full` says that it complained about the size of the disk."""
 
     def __init__(self, on_line: Callable[[str], None], on_phase: Callable[[str], None]) -> None:
         super().__init__(keep=60)
@@ -70,8 +72,18 @@ class Progress(Tracker):
         self._on_title = on_phase
         self._title = ""
         self._seen = ""
-        self.trouble = ""
+        self._above = ""
+        self._debian = False
+        self._asks = ""
+        self._trouble = ""
         self.full = False
+
+    @property
+    def trouble(self) -> str:
+        """Why the installer can't go on; empty while it can."""
+        if self._asks and self._trouble in ("", QUESTION):
+            return f"{QUESTION}: {self._asks}"
+        return self._trouble
 
     def feed(self, data: bytes) -> None:
         super().feed(data)
@@ -87,6 +99,9 @@ class Progress(Tracker):
         if line.strip() and not _KERNEL.match(line):
             self._on_line(line.rstrip())
         self._follow(line)
+        if self._debian and _UNDERLINE.match(line) and len(line) == len(self._above):
+            self._asks = self._asks or self._above
+        self._above = line
         self.full = self.full or bool(_FULL.search(line))
         for trouble, reason in _TROUBLES:
             match = trouble.search(line)
@@ -101,6 +116,7 @@ class Progress(Tracker):
         for pattern in _TITLES:
             match = pattern.search(text)
             if match:
+                self._debian = self._debian or pattern is _TITLES[0]
                 title = re.sub(r" \(\d+/\d+\)$", "", match["title"].strip(" ."))
                 if title != self._title:
                     self._title = title
@@ -108,4 +124,4 @@ class Progress(Tracker):
                 return
 
     def _fail(self, why: str) -> None:
-        self.trouble = self.trouble or why
+        self._trouble = self._trouble or why

@@ -70,6 +70,23 @@ def test_an_installer_that_cannot_go_on_is_noticed(heard: Heard, said: str, trou
     assert heard.feed(f"[    1.0] a line before\n{said}").trouble.startswith(trouble)
 
 
+def test_a_password_that_debians_installer_asks_for_is_noticed_without_a_prompt(
+    heard: Heard,
+) -> None:
+    said = "Set up users and passwords\r\n--------------------------\r\n\r\nRoot password:\r\n"
+    assert not heard.feed(said).trouble  # not its console: a table of a script's
+    heard.feed(f"Loading additional components  ... 90%... 100%\r\n{said}")
+    assert heard.progress.trouble == f"{QUESTION}: Set up users and passwords"
+
+
+def test_an_error_of_debians_installer_is_told_before_its_title(heard: Heard) -> None:
+    heard.feed(
+        "Detecting disks  ... 0%... 100%\r\nPartition disks\r\n---------------\r\n\r\n"
+        "!! ERROR: No root file system is defined.\r\n\r\n[Press enter to continue]"
+    )
+    assert heard.progress.trouble == "No root file system is defined"
+
+
 def test_what_only_looks_like_trouble_is_none(heard: Heard) -> None:
     heard.feed("Prompt: '?' for help is shown when needed\nerrors=remount-ro\n! done\n")
     assert not heard.progress.trouble
