@@ -49,6 +49,8 @@ _PROMPTS = (
     re.compile(r"^Please make (?:a selection|your choice) from (?:the )?above.*: *$"),
     re.compile(r"^Would you like to ignore this and continue with installation\? *$"),
 )
+_ENDED = re.compile(r"\bInstallation complete\. +Press \w+ to quit")
+"""anaconda, whose kickstart file does not say what comes then."""
 _UNDERLINE = re.compile(r"^-{3,}$")
 """Below the title of whatever cdebconf's text frontend asks; a password, unlike the rest,
 has no prompt. Progress is on one line."""
@@ -94,6 +96,8 @@ class Progress(Tracker):
         self._follow(rest)
         if any(prompt.search(rest) for prompt in _PROMPTS):
             self._fail(QUESTION)
+        if _ENDED.search(rest):
+            self._fail("it is done and waits for a key: let the kickstart file say poweroff")
 
     def _judge(self, line: str) -> None:
         if line.strip() and not _KERNEL.match(line):

@@ -201,9 +201,18 @@ class Installation:
                 if signs != before:
                     before, lively = signs, now
                 if now - lively > STALL:
-                    raise self._failure(f"the installer gave no sign of life for {STALL:.0f} s")
+                    raise self._silence()
         machine.check_fault()
         self._judge_end(machine)
+
+    def _silence(self) -> BuildError:
+        what = f"the installer gave no sign of life for {STALL:.0f} s"
+        if "done" not in self._reports:
+            return self._failure(what)
+        return self._failure(
+            f"{what} after it had fetched {{done}}",
+            hint="let the answer files say that the machine powers off at the end",
+        )
 
     def _judge_end(self, machine: Machine) -> None:
         how = {"guest-shutdown": "powered off", "guest-reset": "restarted"}.get(machine.shutdown)

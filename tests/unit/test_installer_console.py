@@ -61,6 +61,8 @@ def test_anacondas_packages_are_one_phase(heard: Heard) -> None:
         ("  1: Retry [*],  2: Cancel,\r\nPrompt: '?' for help, default=1> ", QUESTION),
         ("An unknown error has occurred\n", "an unknown error has occurred"),
         ("Please make a selection from the above ['c' to continue]: ", QUESTION),
+        ("\tInstallation complete.  Press return to quit", "it is done and waits for a key"),
+        ("Installation complete. Press ENTER to quit: ", "it is done and waits for a key"),
         ("An error occurred. Press enter to start a shell\n", "an error occurred"),
         ("Kernel panic - not syncing: No working init found.\n", "kernel panic: No working init"),
         ("You are in emergency mode.\n", "it stopped in emergency mode"),

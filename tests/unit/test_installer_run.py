@@ -196,6 +196,8 @@ def test_an_installer_that_gives_no_sign_of_life_is_given_up(
     monkeypatch.setattr(installing, "STALL", 0.5)
     monkeypatch.setattr(installing, "_LOOK", 0.1)
     world.fails('prints("hello\\n"); stands()', "no sign of life")
+    error = world.fails('prints("hello\\n"); asks("/done"); stands()', r"fetched \{done\}")
+    assert "powers off" in error.hint
 
 
 def test_a_file_that_does_not_exist_is_noted(world: World) -> None:

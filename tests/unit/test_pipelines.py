@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from publisher.build import answers
 from publisher.cli.actions import sandbox_defaults
 from publisher.errors import PipelineError
 from publisher.pipeline import load, validate
@@ -18,6 +19,10 @@ ENVIRONMENT = {
     "AZURE_SUBSCRIPTION_ID": "11111111-2222-4333-8444-555555555555",
     "COMMIT": "0a1b2c3",
     "GOOGLE_CLOUD_PROJECT": "example-project",
+    "INITRD_SHA256": "1" * 64,
+    "ISO": "https://releases.example.org/live-server.iso",
+    "ISO_SHA256": "2" * 64,
+    "KERNEL_SHA256": "3" * 64,
     "PUBLISH_BUCKET": "example-bucket",
     "VERSION": "1.4.0",
 }
@@ -43,6 +48,15 @@ def test_the_demo_needs_no_variable_in_the_sandbox() -> None:
     pipeline = load(PIPELINES / "demo.toml", environ={}, defaults=sandbox_defaults)
     validate(pipeline)
     assert list(pipeline.targets) == ["aws", "gcp", "azure"]
+
+
+def test_an_answer_file_of_each_sample_reports_the_end_and_a_failure() -> None:
+    for name, file in (("kickstart", "ks.cfg"), ("autoinstall", "user-data")):
+        pipeline = load(PIPELINES / f"{name}.toml", environ=ENVIRONMENT)
+        source = pipeline.flavours[0].build.source.installer
+        assert source is not None
+        assert file in source.files
+        assert {"done", "failed"} <= answers.used(source, PIPELINES)
 
 
 def test_the_variants_share_their_first_steps_and_differ_in_the_rest() -> None:
