@@ -152,3 +152,4 @@ def test_the_step_and_the_answers_are_in_the_image_and_no_way_in(installed: Inst
     root, *_ = installed.read("/etc/shadow").splitlines()
     assert root.split(":")[:2] == ["root", "*"]
     assert not installed.read("/root/.ssh/authorized_keys")
+    assert "enp" not in installed.read("/etc/network/interfaces")
