@@ -31,6 +31,8 @@ LINES = 25
 """Lines of the console in the error."""
 _GRACE = 3.0
 """Seconds for the rest of what the installer says about its trouble."""
+_OPTIONAL = ("network-config", "vendor-data")
+"""What cloud-init asks for beside the files of an autoinstall, and does without."""
 _LOOK = 10.0
 """Seconds between two looks at how much was written."""
 
@@ -163,11 +165,11 @@ class Installation:
 
     def _on_request(self, name: str, status: int) -> None:
         self._asked += 1
-        if status == 404:
+        if status == 404 and name not in _OPTIONAL:
             self._task.note(
                 f"the installer asked for {URL}/{name}: there is no such file", "warning"
             )
-        elif name not in DOOR:
+        elif status != 404 and name not in DOOR:
             self._task.phase(f"installing: {name} was fetched")
 
     def _on_report(self, name: str, said: str) -> None:
