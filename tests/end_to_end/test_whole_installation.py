@@ -37,6 +37,7 @@ MORE = r"""
 d-i mirror/udeb/suite string {udebs}
 d-i preseed/early_command string wget -q -O /tmp/early {url}/early.sh && sh -e /tmp/early
 """
+# partman would load LVM and encryption, and with them newer libraries than its initrd has.
 EARLY = r"""
 trap 'wget -q -O /dev/null --post-data "line $LINENO" {failed}' EXIT
 for package in {packages}; do
@@ -46,6 +47,8 @@ done
 for name in {missing}; do
     printf 'Package: %s\nStatus: install ok installed\nVersion: 99\n\n' $name
 done >> /var/lib/dpkg/status
+mkdir -p /var/lib/partman
+: > /var/lib/partman/loaded-extra
 trap - EXIT
 """
 
