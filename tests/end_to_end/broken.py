@@ -367,7 +367,7 @@ BROKEN: tuple[Broken, ...] = (
         "boot.kernel",
         "the initramfs /boot/initrd.img-",
         f"{GRUB}:9",
-        also=("gcp.disk-driver", "initramfs.root"),
+        also=("gcp.disk-driver",),
     ),
     Broken(
         "no serial console",
