@@ -20,6 +20,19 @@ _NETWORK = {
 }
 
 
+# cloud-init's renderer for ifupdown, which is all that Debian's installer puts in, can't
+# match cards by a pattern: it writes a stanza for a card called "all".
+_DHCP = """
+[ -z "$(ip -4 route show default)" ] || exit 0
+for card in /sys/class/net/e*; do
+    card=${card##*/}
+    ip link set "$card" up
+    if command -v dhclient; then dhclient "$card"; elif command -v dhcpcd; then dhcpcd "$card"; fi
+done
+exit 0
+"""
+
+
 def cloud_config(config: dict[str, object]) -> str:
     """A configuration as cloud-init's user data."""
     # JSON is YAML
@@ -44,7 +57,7 @@ def for_build(keys: Keys, drop_in: str, *, grow: bool = False) -> str:
             "ssh_deletekeys": True,
             "ssh_genkeytypes": [],
             "ssh_keys": _host_keys(keys),
-            "bootcmd": [["sh", "-c", allow]],
+            "bootcmd": [["sh", "-c", allow], ["sh", "-c", _DHCP]],
             "cloud_init_modules": ["bootcmd", *growth, "users-groups", "ssh"],
             "cloud_config_modules": [],
             "cloud_final_modules": [],
@@ -58,6 +71,7 @@ def for_login(keys: Keys, user: str, hostname: str = "") -> str:
     return cloud_config(
         {
             **named,
+            "bootcmd": [["sh", "-c", _DHCP]],
             "users": [
                 {
                     "name": user,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,30 @@ def test_a_visitor_gets_a_user_and_an_ordinary_first_boot(tmp_path: Path) -> Non
     data = config(seed.for_login(pair, "visitor"))
     assert data["users"][0]["name"] == "visitor"
     assert "cloud_final_modules" not in data
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda pair: seed.for_build(pair, "/etc/x.conf"), lambda pair: seed.for_login(pair, "ann")],
+)
+@pytest.mark.parametrize(("route", "asked"), [("default via 10.0.2.2", ""), ("", "enp0s2\n")])
+def test_a_card_that_nothing_has_set_up_asks_for_an_address(
+    tmp_path: Path, make: Callable[[keys.Keys], str], route: str, asked: str
+) -> None:
+    """As with ifupdown alone, for which cloud-init can't say "any card"."""
+    pair = keys.generate(tmp_path, detached(tmp_path / "memory"))
+    script = config(make(pair))["bootcmd"][-1][-1]
+    (tmp_path / "net" / "enp0s2").mkdir(parents=True)
+    (tmp_path / "net" / "lo").mkdir()
+    programs = {
+        "ip": f'case "$*" in *show*) echo "{route}";; esac',
+        "dhclient": f"echo $1 >>{tmp_path}/asked",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = script.replace("/sys/class/net", str(tmp_path / "net"))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", script], check=True, env={"PATH": path}, stdout=subprocess.DEVNULL)
+    said = tmp_path / "asked"
+    assert (said.read_text() if said.exists() else "") == asked
