@@ -42,10 +42,15 @@ def enabled(disk: Inspection) -> bool:
     )
 
 
+def _configs(tree: Tree) -> list[str]:
+    """Its configuration files, in the order in which they count."""
+    return [_CONFIG, *tree.glob("/etc/cloud/cloud.cfg.d/*.cfg")]
+
+
 def sources(tree: Tree) -> tuple[list[str], str, int] | None:
     """The datasource_list that counts, its file and line; None without one."""
     found: tuple[list[str], str, int] | None = None
-    for path in (_CONFIG, *tree.glob("/etc/cloud/cloud.cfg.d/*.cfg")):
+    for path in _configs(tree):
         lines = tree.text(path, MIB).splitlines()
         for number, line in enumerate(lines):
             match = _LIST.match(line)
@@ -152,7 +157,7 @@ def _state(disk: Inspection) -> Iterator[Evidence]:
 
 def _cache(disk: Inspection) -> Iterator[Evidence]:
     tree = disk.tree()
-    for path in (_CONFIG, *tree.glob("/etc/cloud/cloud.cfg.d/*.cfg")):
+    for path in _configs(tree):
         for number, line in tree.lines(path):
             if _CACHE.match(line):
                 yield Evidence(f"{line.strip()} in {path}", path, number)

@@ -41,12 +41,12 @@ def rehearse_one(
     with vanishing(scratch, f"{guest.name}-") as directory:
         booted = _order_of_boots(looks, again=settings.second_boot)
         beside = min(len(booted), capacity.PAIR, capacity.machines())
+        cpus = capacity.processors(beside)
         orders = []
         for number, look in enumerate(booted):
             room = directory / str(number)
             room.mkdir(mode=0o700)
             image = props.overlay(disk, room / "overlay.qcow2", task)
-            cpus = capacity.processors(beside)
             orders.append(
                 Order(guest, look, spec.arch, image, settings, room, full=not number, cpus=cpus)
             )
