@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from publisher import digests
 from publisher.cli import terminal
 from publisher.cli.screen import screen
 from publisher.cli.signals import cancelling
@@ -62,7 +63,9 @@ def run(
     from publisher.executors.slots import check_builds
 
     terminal.check(on_error, json=json)
-    drawn, names, attest = _drawn(file, settings, only, variants, archs, sandbox=sandbox)
+    drawn, names, attest = _drawn(
+        file, settings, only, variants, archs, sandbox=sandbox, state=state
+    )
     check_builds(builds, interactive=on_error == "shell")
     _execute(
         drawn,
@@ -85,10 +88,12 @@ def _drawn(
     archs: Sequence[str],
     *,
     sandbox: bool,
+    state: Path,
 ) -> tuple[Plan, Sequence[str], Attest | None]:
     """The plan of a pipeline file, the targets that it goes to, and who signs it."""
     import publisher.plan
 
+    digests.keep(state)
     pipeline = _load(file, settings, sandbox).choose(variants, archs)
     names = chosen(only, pipeline.targets, "target") or pipeline.targets
     validate(pipeline, names)
@@ -149,7 +154,7 @@ def plan(
     import publisher.run
     from publisher.cli import tables
 
-    drawn, _, _ = _drawn(file, settings, only, variants, archs, sandbox=sandbox)
+    drawn, _, _ = _drawn(file, settings, only, variants, archs, sandbox=sandbox, state=state)
     previews = publisher.run.preview(drawn, state=state)
     if json:
         steps = [

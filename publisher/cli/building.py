@@ -30,10 +30,12 @@ def run(
 ) -> None:
     import publisher.plan
     import publisher.run
-    from publisher import repeat
+    from publisher import digests, repeat
     from publisher.executors.slots import check_builds
 
     terminal.check(on_error, json=json)
+    state.mkdir(parents=True, exist_ok=True)
+    digests.keep(state)
     # a variable that only a cloud's options need may be missing: no cloud is asked
     pipeline = load(file, settings=settings, environ=os.environ, defaults=sandbox_defaults)
     pipeline = pipeline.choose(variants, archs)
