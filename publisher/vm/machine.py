@@ -339,13 +339,33 @@ class Machine(Closing):
 
     def execute(self, command: str, **arguments: object) -> object:
         """One QMP command. Raises BuildError when QEMU refuses it."""
+        return self._asked(command, self._client.execute(command, arguments or None))
+
+    def _asked(self, command: str, work: Coroutine[Any, Any, T]) -> T:
         from qemu.qmp import QMPError
 
         try:
-            return self._call(self._client.execute(command, arguments or None), ANSWER)
+            return self._call(work, ANSWER)
         except QMPError as error:
             self.check()
             raise BuildError(f"QEMU refused {command}: {error}") from error
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """QEMU's, as it greeted; (0, 0) for one that did not say."""
+        greeting = self._client.greeting
+        version = greeting.QMP.version if greeting is not None else {}
+        told = cast("dict[str, int]", version.get("qemu", {}))
+        return told.get("major", 0), told.get("minor", 0)
+
+    def give(self, name: str, handle: int) -> None:
+        """Let QEMU know an open file of ours under a name. Raises BuildError."""
+
+        async def send() -> None:
+            self._client.send_fd_scm(handle)
+            await self._client.execute("getfd", {"fdname": name})
+
+        self._asked("getfd", send())
 
     def _forwarded_port(self) -> int:
         """The port on loopback that leads to the guest's sshd: QEMU lets the

@@ -8,7 +8,8 @@ moment, and neither is written again. https://www.qemu.org/docs/master/devel/mig
 from __future__ import annotations
 
 import contextlib
-import shlex
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,9 @@ from publisher.vm.machine import Machine
 PATIENCE = 600.0
 """Seconds that writing or reading a machine's memory may take."""
 _POLL = 0.02
+_NAMED = (8, 2)
+"""The first version of QEMU that writes a migration stream to a file by its name. Older
+ones take an open file instead, which newer ones call deprecated."""
 _UNBOUNDED = 1 << 40
 
 
@@ -50,8 +54,9 @@ def freeze(machine: Machine, overlay: Path, memory: Path, task: Task) -> None:
     )
     try:
         machine.execute("migrate-set-parameters", **{"max-bandwidth": _UNBOUNDED})
-        machine.execute("migrate", uri=f"exec:cat > {shlex.quote(str(memory))}")
-        _migrated(machine, task, "written")
+        with _stream(machine, memory, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as uri:
+            machine.execute("migrate", uri=uri)
+            _migrated(machine, task, "written")
     except (BuildError, OSError):
         with contextlib.suppress(BuildError, OSError):
             machine.execute("migrate_cancel")
@@ -74,9 +79,24 @@ def _must(machine: Machine, command: str, **arguments: object) -> None:
 def thaw(machine: Machine, memory: Path, task: Task) -> None:
     """Give a machine that was started with `incoming` the memory of another one,
     and let it run. Raises BuildError when it does not fit."""
-    machine.execute("migrate-incoming", uri=f"exec:cat < {shlex.quote(str(memory))}")
-    _migrated(machine, task, "read")
+    with _stream(machine, memory, os.O_RDONLY) as uri:
+        machine.execute("migrate-incoming", uri=uri)
+        _migrated(machine, task, "read")
     machine.execute("cont")
+
+
+@contextlib.contextmanager
+def _stream(machine: Machine, file: Path, flags: int) -> Iterator[str]:
+    """QEMU's name for a file with a machine's memory."""
+    handle = os.open(file, flags | os.O_CLOEXEC, 0o600)
+    try:
+        if machine.version >= _NAMED:
+            yield f"file:{file}"
+        else:
+            machine.give("memory", handle)
+            yield "fd:memory"
+    finally:
+        os.close(handle)
 
 
 def _migrated(machine: Machine, task: Task, what: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +20,7 @@ from publisher.model import Spec
 from publisher.recipe import Recipe, fingerprint
 from publisher.task import Memory, Task
 from publisher.vm import accelerator, snapshot
-from publisher.vm.machine import Hardware, Machine
+from publisher.vm.machine import Drive, Hardware, Machine
 from tests.unit.test_build_checkpoints import keep, levels
 
 CHOSEN = accelerator.Accelerator("tcg", "for a test", ())
@@ -30,6 +32,10 @@ class Refusing:
     def __init__(self, *refused: str, status: str = "completed") -> None:
         self.refused, self.status = refused, status
         self.done: list[str] = []
+        self.version = (7, 2)
+
+    def give(self, name: str, handle: int) -> None:
+        """Nothing is written to it."""
 
     def check(self) -> None:
         """It lives."""
@@ -65,6 +71,64 @@ def test_a_machine_whose_memory_cannot_be_written_runs_on(tmp_path: Path, task: 
     with pytest.raises(BuildError, match="could not be written"):
         snapshot.freeze(cast(Machine, machine), tmp_path / "overlay", tmp_path / "memory", task)
     assert machine.done[-2:] == ["migrate_cancel", "cont"]
+
+
+@pytest.mark.parametrize("version", [(7, 2), (10, 0)])
+def test_a_qemu_gets_the_file_as_its_version_takes_it(
+    version: tuple[int, int], tmp_path: Path, task: Task
+) -> None:
+    said: list[object] = []
+
+    class Listening(Refusing):
+        def execute(self, command: str, **arguments: object) -> object:
+            said.extend(arguments[name] for name in ("uri",) if name in arguments)
+            return super().execute(command, **arguments)
+
+        def give(self, name: str, handle: int) -> None:
+            os.write(handle, b"given")
+
+    machine = Listening()
+    machine.version = version
+    memory = tmp_path / "memory"
+    snapshot.freeze(cast(Machine, machine), tmp_path / "overlay", memory, task)
+    assert memory.stat().st_mode & 0o777 == 0o600
+    if version < (8, 2):
+        assert (said, memory.read_bytes()) == (["fd:memory"], b"given")
+    else:
+        assert (said, memory.read_bytes()) == ([f"file:{memory}"], b"")
+
+
+@pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="QEMU is missing")
+def test_another_qemu_goes_on_with_the_memory_of_the_first(tmp_path: Path, task: Task) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(1 << 20))
+    layers = [tmp_path / f"{name}.qcow2" for name in "abc"]
+    snapshot.make_overlay(layers[0], disk, "raw", task)
+    snapshot.make_overlay(layers[1], layers[0], "qcow2", task)
+    snapshot.make_overlay(layers[2], layers[0], "qcow2", task)
+
+    def hardware(layer: Path, *, incoming: bool) -> Hardware:
+        drives = (Drive(layer, "qcow2"),)
+        return Hardware(drives, tmp_path / "log", memory=32, cpus=1, incoming=incoming)
+
+    def status(machine: Machine) -> object:
+        return cast(Any, machine.execute("query-status"))["status"]
+
+    chosen = accelerator.decide("x86_64", native=False, device="", guest="", cpus=1)
+    with Machine(hardware(layers[0], incoming=False), task, chosen) as machine:
+        assert machine.version >= (5, 0)
+        snapshot.freeze(machine, layers[1], tmp_path / "memory", task)
+        assert status(machine) == "running"
+    with Machine(hardware(layers[2], incoming=True), task, chosen) as machine:
+        assert status(machine) == "inmigrate"
+        snapshot.thaw(machine, tmp_path / "memory", task)
+        assert status(machine) == "running"
+    (tmp_path / "memory").write_bytes(b"no migration stream")
+    with (
+        Machine(hardware(layers[2], incoming=True), task, chosen) as machine,
+        pytest.raises(BuildError, match="load of migration failed"),
+    ):
+        snapshot.thaw(machine, tmp_path / "memory", task)
 
 
 def test_without_room_for_another_layer_the_machine_goes_on_in_its_own(
