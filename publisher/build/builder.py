@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from publisher.build import namespace, seal, sources, steps
+from publisher.build import cleaning, namespace, seal, sources, steps
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level
 from publisher.build.installed import Site
 from publisher.build.installed import prepare as prepare_installed
@@ -183,7 +182,7 @@ class _Build:
         self.path = path
         self.task = task
         self.on_error = on_error
-        self.last_script = seal.leaving(os.environ.get("SOURCE_DATE_EPOCH"))
+        self.epoch = cleaning.epoch()
         self.private = private
         self.firmware = _firmware(recipe.firmware, self.platform)
         self.log = workspace.directory / "console.log"
@@ -316,7 +315,8 @@ class _Build:
         into = self.workspace.directory / "sealed.raw"
         room.join_early(into)
         try:
-            seal.clean(room.shell, room.machine, room.keys.user_public, self.last_script, self.task)
+            script = cleaning.script(room.keys.user_public, self.epoch)
+            cleaning.clean(room.shell, room.machine, script, self.task)
         except BootError as error:
             self._explain(error, work)
             raise

@@ -326,10 +326,14 @@ class Shell(Closing):
             self._machine.check()
         return status
 
-    def leave(self, command: str) -> None:
+    def leave(self, command: str, stdin: bytes = b"") -> None:
         """Run a last command, which may end the connection or the guest."""
-        task = self._machine.task
-        done = process.run(self._ssh("-T", "127.0.0.1", command), task, cwd=self._directory)
+        done = process.run(
+            self._ssh("-T", "127.0.0.1", command),
+            self._machine.task,
+            stdin=[stdin],
+            cwd=self._directory,
+        )
         self.close()
         if done.status not in (0, _LOST):
             raise BuildError(f"powering the guest off failed: {done.text}")

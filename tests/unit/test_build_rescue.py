@@ -11,7 +11,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from publisher.build import builder, seal, steps
+from publisher.build import builder, cleaning, steps
 from publisher.build.builder import _Build, _FromCheckpoint
 from publisher.build.checkpoints import Checkpoint, Checkpoints, failed_key
 from publisher.build.rescue import OnError, converse
@@ -151,7 +151,7 @@ def a_build(task: Task, kept: Checkpoints, on_error: OnError) -> _Build:
     build.workspace = MagicMock(directory=kept.directory)
     build.on_error, build.path = on_error, levels("true", "false")
     build.evidence, build.by_hand, build.directory = [], [], Path()
-    build.last_script = ""
+    build.epoch = None
     cast(Any, build).private = lambda *_: None
     return build
 
@@ -215,7 +215,7 @@ def test_what_was_changed_by_hand_becomes_no_checkpoint(
     room = FakeRoom(kept, 0)
     monkeypatch.setattr(steps, "run", run)
     monkeypatch.setattr(builder, "check_files", lambda *_: None)
-    monkeypatch.setattr(seal, "clean", clean)
+    monkeypatch.setattr(cleaning, "clean", clean)
     with pytest.raises(Enough):
         build._finish(cast(Room, room), WORK, 0)
     assert [c.title for c in kept.all()] == ["true"], "the step before it is clean"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 
 from publisher.build import seal
 from publisher.build.layout import ROOT_OFFSET
-from publisher.errors import BuildError, UsageError
+from publisher.errors import BuildError
 from publisher.model import MIB, Extent
 from publisher.task import Task, detached
 
@@ -50,81 +48,6 @@ def make(tree: Path) -> Path:
 def debugfs(disk: Path, command: str) -> bytes:
     argv = ["debugfs", "-w", "-R", command, f"{disk}?offset={ROOT_OFFSET}"]
     return subprocess.run(argv, check=True, capture_output=True).stdout
-
-
-OURS = "ssh-ed25519 AAAAours"
-TRACES = (
-    "root/.bash_history",
-    "root/.cache/pip/wheel",
-    "home/a user/.ssh/authorized_keys",
-    "home/a user/.viminfo",
-    "etc/ssh/ssh_host_ed25519_key",
-    "etc/ssh/sshd_config.d/00-build.conf",
-    "etc/sysconfig/network-scripts/ifcfg-eth0",
-    "etc/passwd-",
-    "var/lib/apt/lists/a_Packages",
-    "var/lib/cloud/instance/id",
-    "var/lib/dbus/machine-id",
-    "var/lib/dhcp/dhclient.leases",
-    "var/lib/systemd/random-seed",
-    "var/log/apt/history.log",
-    "var/log/journal/0123/system.journal",
-)
-STAY = (
-    "root/kept",
-    "root/.ssh/config",
-    "etc/ssh/sshd_config",
-    "etc/sysconfig/network-scripts/ifcfg-lo",
-    "var/lib/kept",
-)
-
-
-def clean_in(root: Path, **programs: str) -> int:
-    """Run the first script in a directory instead of /, with stand-ins for the programs
-    that speak to the system; returns its status."""
-    bin_ = root / "bin"
-    bin_.mkdir()
-    for name in ("systemctl", "journalctl", "apt-get", "dnf", "zypper"):
-        text = programs.get(name.replace("-", "_"), "exit 0")
-        (bin_ / name).write_text(f"#!/bin/sh\n{text}\n")
-        (bin_ / name).chmod(0o755)
-    script = re.sub(
-        r"(?<![\w*}\"'/])/(?=(etc|home|root|run|var)\b)", f"{root}/", seal.cleaning(OURS + " us")
-    )
-    path = f"{bin_}:{os.environ['PATH']}"
-    done = subprocess.run(["sh", "-eu", "-c", script], check=False, env={"PATH": path})
-    return done.returncode
-
-
-def test_cleaning_takes_the_traces_of_the_build_and_nothing_else(tmp_path: Path) -> None:
-    for name in (*TRACES, *STAY, "etc/machine-id", "root/.ssh/authorized_keys", "run/x"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("something\n")
-    (tmp_path / TRACES[6]).write_text("# Created by cloud-init\n")
-    (tmp_path / "home/a user/.ssh/authorized_keys").write_text(f"{OURS} build\n")
-    operator = "ssh-ed25519 AAAAtheirs operator\n"
-    (tmp_path / "root/.ssh/authorized_keys").write_text(f"{OURS} build\n{operator}")
-    assert clean_in(tmp_path) == 0
-    assert [name for name in TRACES if (tmp_path / name).exists()] == []
-    assert [name for name in STAY if not (tmp_path / name).exists()] == []
-    assert (tmp_path / "root/.ssh/authorized_keys").read_text() == operator
-    assert (tmp_path / "etc/machine-id").read_text() == ""
-    assert (tmp_path / "etc/hostname").read_text() == "localhost\n"
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["x"]
-
-
-def test_apt_is_left_alone_by_its_timers_before_it_cleans(tmp_path: Path) -> None:
-    for name in ("etc", "root", "run", "var/log"):
-        (tmp_path / name).mkdir(parents=True)
-    stopping = f'case "$*" in *apt-daily.service*) sleep 0.2; : > {tmp_path}/stopped;; esac'
-    assert clean_in(tmp_path, systemctl=stopping, apt_get=f"test -e {tmp_path}/stopped") == 0
-
-
-@pytest.mark.parametrize("program", ["apt_get", "journalctl"])
-def test_cleaning_fails_with_what_it_runs_beside(program: str, tmp_path: Path) -> None:
-    for name in ("etc", "root", "run", "var/log"):
-        (tmp_path / name).mkdir(parents=True)
-    assert clean_in(tmp_path, **{program: "sleep 0.2; exit 7"}) == 7
 
 
 def test_free_ranges_are_read_from_dumpe2fs() -> None:
@@ -202,22 +125,3 @@ def test_a_damaged_file_system_is_refused(tree: Path, task: Task) -> None:
     debugfs(disk, "clri /root")
     with pytest.raises(BuildError, match="damaged"):
         seal.prove(disk, task)
-
-
-def test_with_a_source_date_no_file_is_younger_than_it(tree: Path) -> None:
-    (tree / "old").touch()
-    (tree / "link").symlink_to("nowhere")
-    os.utime(tree / "old", (5, 5))
-    (command,) = (line for line in seal.leaving("1000").splitlines() if "-newermt" in line)
-    subprocess.run(["sh", "-euc", command.replace("find /", f"find {tree}")], check=True)
-    times = {p.relative_to(tree).as_posix(): p.lstat().st_mtime for p in tree.rglob("*")}
-    assert times.pop("old") == 5
-    assert {*times.values(), tree.stat().st_mtime} == {1000}
-
-
-def test_without_a_source_date_times_stay_and_a_wrong_one_is_refused() -> None:
-    assert "@TIMES@" not in seal.leaving("1000")
-    assert "touch" not in seal.leaving(None)
-    assert seal.leaving(None).count("\nsync\n") == 1
-    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH=soon"):
-        seal.leaving("soon")
