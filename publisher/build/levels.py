@@ -23,8 +23,10 @@ _CPU = (
     *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
     *("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features"),
 )
-FORMAT = 1
-"""Changes when older checkpoints can't be resumed any more."""
+FORMAT = 2
+"""Changes when machines of older checkpoints are of no use any more."""
+INSTALLED = 1
+"""The same for what installers left."""
 
 
 def levels(
@@ -88,7 +90,7 @@ def installation(
         "booted by": "BIOS" if platform.bios and "bios" in recipe.firmware else "UEFI",
         "arch": spec.arch,
         "QEMU": _version(platform.qemu),
-        "format": FORMAT,
+        "format": INSTALLED,
     }
     (level,) = chain([("installation", json.loads(json.dumps(inputs)))])
     return level

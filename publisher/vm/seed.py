@@ -53,12 +53,14 @@ def for_build(keys: Keys, drop_in: str, *, grow: bool = False) -> str:
     return cloud_config(
         {
             "disable_root": False,
-            "users": [{"name": "root", "ssh_authorized_keys": [keys.user_public]}],
+            # not a user, whose password cloud-init would lock, in the image too
+            "users": [],
+            "ssh_authorized_keys": [keys.user_public],
             "ssh_deletekeys": True,
             "ssh_genkeytypes": [],
             "ssh_keys": _host_keys(keys),
             "bootcmd": [["sh", "-c", allow], ["sh", "-c", _DHCP]],
-            "cloud_init_modules": ["bootcmd", *growth, "users-groups", "ssh"],
+            "cloud_init_modules": ["bootcmd", *growth, "ssh"],
             "cloud_config_modules": [],
             "cloud_final_modules": [],
         }

@@ -187,6 +187,7 @@ def test_the_steps_left_what_they_were_asked_for(disk: Disk, world: World) -> No
 
 def test_the_sealed_disk_holds_nothing_of_the_build(disk: Disk, world: World) -> None:
     assert inside(disk, "stat /etc/machine-id").split("Size: ")[1].split()[0] == "0"
+    assert "root:*:" in inside(disk, "cat /etc/shadow"), "as Debian made it, and not locked"
     assert "host_" not in inside(disk, "ls /etc/ssh")
     assert ".ssh" not in inside(disk, "ls /root")
     assert "00-build" not in inside(disk, "ls /etc/ssh/sshd_config.d")

@@ -40,7 +40,9 @@ def test_a_builds_seed_lets_root_in_by_our_key_and_pins_the_host(tmp_path: Path)
         tmp_path / "seed.img", seed.for_build(pair, "/etc/ssh/x.conf"), "build-1", task
     )
     data = config(read(image, "user-data"))
-    assert data["users"] == [{"name": "root", "ssh_authorized_keys": [pair.user_public]}]
+    assert data["ssh_authorized_keys"] == [pair.user_public]
+    assert data["users"] == [], "cloud-init locks the password of whom it finds there"
+    assert "users-groups" not in data["cloud_init_modules"]
     assert data["disable_root"] is False
     assert data["ssh_keys"]["ed25519_private"].startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
     assert data["ssh_keys"]["ed25519_public"] == pair.host_public
