@@ -30,7 +30,7 @@ def run(
 ) -> None:
     import publisher.plan
     import publisher.run
-    from publisher import digests, repeat
+    from publisher import digests
     from publisher.executors.slots import check_builds
 
     terminal.check(on_error, json=json)
@@ -52,6 +52,8 @@ def run(
             builds=builds,
         )
         if verify:
+            from publisher import repeat  # and with it all that reads disks
+
             repeat.verify(
                 drawn,
                 made,
