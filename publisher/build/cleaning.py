@@ -98,6 +98,7 @@ fstrim --all || true
 """
 
 _PLACE = "/run/publisher-clean"
+_UNIT_FILE = "/run/systemd/system/publisher-clean.service"
 _UNIT = f"""
 [Unit]
 Description=Removal of the build's traces
@@ -114,11 +115,20 @@ StandardOutput=tty
 StandardError=tty
 TimeoutStartSec={SHUTDOWN:.0f}
 """
+# systemd looks through all of its directories for a unit that it did not see when it last
+# did so, which takes an emulated guest a second: so the unit is there long before its use.
+_WRITE_UNIT = f"printf '%s' {shlex.quote(_UNIT)} > {_UNIT_FILE}"
+PREPARE = f"""
+{_WRITE_UNIT}
+mkdir -p {os.path.dirname(SSHD_DROP_IN)}
+printf 'PermitRootLogin prohibit-password\\n' > {SSHD_DROP_IN}
+"""
+"""What a system does before root logs in for the build."""
 # Nothing may start any more, and cancel the shutdown with it: hence "irreversibly".
 _LEAVE = f"""
 umask 077
 cat > {_PLACE}
-printf '%s' {shlex.quote(_UNIT)} > /run/systemd/system/publisher-clean.service
+[ -e {_UNIT_FILE} ] || {_WRITE_UNIT}
 exec systemctl --no-block --job-mode=replace-irreversibly start publisher-clean.service
 """
 

@@ -46,16 +46,16 @@ def for_build(*, grow: bool, known: Path | None = None, door: str = "") -> Login
     """root, for the steps; `grow`: the root file system takes all of the disk."""
 
     def data(made: keys.Keys) -> str:
-        return seed.for_build(made, cleaning.SSHD_DROP_IN, grow=grow)
+        return seed.for_build(made, cleaning.PREPARE, grow=grow)
 
     return Login("root", data, known, door)
 
 
 _OPEN = f"""
 umask 077
-mkdir -p /root/.ssh {os.path.dirname(cleaning.SSHD_DROP_IN)}
+mkdir -p /root/.ssh
 cat >> /root/.ssh/authorized_keys
-printf 'PermitRootLogin prohibit-password\\n' > {cleaning.SSHD_DROP_IN}
+{cleaning.PREPARE}
 systemctl reload ssh.service 2>/dev/null || systemctl reload sshd.service
 """
 

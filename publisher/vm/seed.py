@@ -43,13 +43,12 @@ def _host_keys(keys: Keys) -> dict[str, object]:
     return {"ed25519_private": keys.host_private, "ed25519_public": keys.host_public}
 
 
-def for_build(keys: Keys, drop_in: str, *, grow: bool = False) -> str:
+def for_build(keys: Keys, prepare: str, *, grow: bool = False) -> str:
     """User data for a build: root's login by our key, and nothing else of
-    cloud-init's first boot, which belongs to the image's user. `drop_in` is the
-    path of the sshd configuration that lets root in; sealing removes it. `grow`:
-    the root partition and file system take all of the disk."""
+    cloud-init's first boot, which belongs to the image's user. `prepare` is a
+    script that runs before sshd starts, and lets root in. `grow`: the root partition
+    and file system take all of the disk."""
     growth = ["growpart", "resizefs"] if grow else []
-    allow = f"printf 'PermitRootLogin prohibit-password\\n' > {drop_in}"
     return cloud_config(
         {
             "disable_root": False,
@@ -59,7 +58,7 @@ def for_build(keys: Keys, drop_in: str, *, grow: bool = False) -> str:
             "ssh_deletekeys": True,
             "ssh_genkeytypes": [],
             "ssh_keys": _host_keys(keys),
-            "bootcmd": [["sh", "-c", allow], ["sh", "-c", _DHCP]],
+            "bootcmd": [["sh", "-c", prepare], ["sh", "-c", _DHCP]],
             "cloud_init_modules": ["bootcmd", *growth, "ssh"],
             "cloud_config_modules": [],
             "cloud_final_modules": [],

@@ -37,7 +37,7 @@ def test_a_builds_seed_lets_root_in_by_our_key_and_pins_the_host(tmp_path: Path)
     task = detached(tmp_path / "memory")
     pair = keys.generate(tmp_path, task)
     image = seed.write(
-        tmp_path / "seed.img", seed.for_build(pair, "/etc/ssh/x.conf"), "build-1", task
+        tmp_path / "seed.img", seed.for_build(pair, "touch /etc/ssh/x.conf"), "build-1", task
     )
     data = config(read(image, "user-data"))
     assert data["ssh_authorized_keys"] == [pair.user_public]
@@ -46,7 +46,7 @@ def test_a_builds_seed_lets_root_in_by_our_key_and_pins_the_host(tmp_path: Path)
     assert data["disable_root"] is False
     assert data["ssh_keys"]["ed25519_private"].startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
     assert data["ssh_keys"]["ed25519_public"] == pair.host_public
-    assert "/etc/ssh/x.conf" in " ".join(data["bootcmd"][0])
+    assert data["bootcmd"][0] == ["sh", "-c", "touch /etc/ssh/x.conf"]
     # first-boot work that belongs to the image's user stays undone
     assert data["cloud_config_modules"] == data["cloud_final_modules"] == []
     assert json.loads(read(image, "meta-data"))["instance-id"] == "build-1"
