@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import re
 import struct
 import subprocess
 import zlib
@@ -99,6 +100,22 @@ def test_a_vmdk_is_stream_optimized_and_names_itself(disk: Disk, write: Exporter
     assert 'createType="streamOptimized"' in descriptor
     assert 'SPARSE "web.vmdk"' in descriptor
     assert "parentCID=ffffffff" in descriptor
+
+
+@pytest.mark.parametrize("cid", ["f", "123456"])
+def test_a_vmdk_is_the_same_whatever_id_qemu_img_drew(
+    cid: str, disk: Disk, write: Exporter
+) -> None:
+    """qemu's vmdk_write_cid puts a new random id, without leading zeros, into the text
+    that it wrote first, and leaves the end of that behind the end of a shorter one."""
+    path = write(disk, "vmdk", "web.vmdk")
+    exported = path.read_bytes()
+    text = exported[512 : exported.index(b"\0", 512)]
+    drawn = re.sub(rb"(?<=\nCID=)[0-9a-f]{8}(?=\n)", cid.encode(), text) + b"\0"
+    assert drawn != text + b"\0"
+    path.write_bytes(exported[:512] + drawn + exported[512 + len(drawn) :])
+    identity.settle(path, "vmdk", disk.sha256)
+    assert path.read_bytes() == exported
 
 
 @pytest.mark.parametrize("last", [random.Random(1).randbytes(65536), b"text".ljust(65536, b"x")])

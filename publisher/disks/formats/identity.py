@@ -49,8 +49,11 @@ def _vmdk(file: BinaryIO, derive: Derive) -> None:
     if magic != b"KDMV" or not offset:
         raise PublishError("the VMDK has no descriptor of its own")
     descriptor = _read(file, offset * SECTOR, sectors * SECTOR)
+    # Ends at the first zero: a random id of few digits makes qemu-img's text shorter than
+    # the one it wrote there before, whose end stays.
+    text, _, _ = descriptor.partition(b"\0")
     chosen = b"\nCID=" + content_id(str(derive("content"))).encode()
-    changed, count = re.subn(rb"\nCID=[0-9a-f]{1,8}(?=\n)", chosen, descriptor, count=1)
+    changed, count = re.subn(rb"\nCID=[0-9a-f]{1,8}(?=\n)", chosen, text, count=1)
     if count != 1:
         raise PublishError("the VMDK descriptor has no content id")
     _write(file, offset * SECTOR, changed.ljust(len(descriptor), b"\0")[: len(descriptor)])
