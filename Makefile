@@ -14,14 +14,14 @@ demo: .venv/.run ## build a Debian image and publish it to three local clouds
 	@$(bin)/publish run pipelines/demo.toml --sandbox --state .publish
 
 test: .venv/.dev lint types ## all but `make slow`, the real guests included (minutes)
-	$(bin)/pytest -n auto tests/unit tests/conformance tests/live
+	$(bin)/pytest -n auto --dist worksteal tests/unit tests/conformance tests/live
 	$(bin)/pytest --durations=20 -m "not slow" tests/end_to_end
 
 slow: .venv/.dev ## whole installations, other Debians, foreign tools' disks (an hour)
 	$(bin)/pytest --durations=20 -m slow tests/end_to_end
 
-check: .venv/.dev lint types ## what needs no guest: under a minute
-	$(bin)/pytest -q -n auto tests/unit
+check: .venv/.dev lint types ## what needs no guest, but for the longest: under a minute
+	$(bin)/pytest -q -n auto --dist worksteal -m "not long" tests/unit
 
 live: .venv/.dev ## real accounts: skips, naming the missing variable
 	$(bin)/pytest -m live tests/live

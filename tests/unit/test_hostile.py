@@ -28,6 +28,8 @@ from tests.unit.lint_world import VERSION, Files, Link, good, good_esp
 from tests.unit.lvm_disk import Segment
 from tests.unit.xfs_disk import Patch, record
 
+pytestmark = pytest.mark.long
+
 TIB = 1024 * GIB
 Told = Mapping[str, Any]
 INITRD = f"/boot/initrd.img-{VERSION}"

@@ -16,6 +16,8 @@ import pytest
 from tests.unit import hostile
 from tests.unit.hostile_fuzz import small_disk, small_rhel_disk, subvolume_disk
 
+pytestmark = pytest.mark.long
+
 SECONDS = int(os.environ.get("PUBLISH_FUZZ_SECONDS", "3"))
 SEED = os.environ.get("PUBLISH_FUZZ_SEED") or str(random.SystemRandom().randrange(2**32))
 

@@ -92,6 +92,21 @@ def test_every_target_that_make_lists_exists() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
+def test_make_test_runs_each_test_that_make_check_leaves_out() -> None:
+    def pytests(target: str) -> list[str]:
+        text = (ROOT / "Makefile").read_text()
+        recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", text, re.MULTILINE)
+        assert recipe
+        return [line for line in recipe[1].splitlines() if "/pytest " in line]
+
+    (checked,) = pytests("check")
+    whole, guests = pytests("test")
+    assert '-m "not long" tests/unit' in checked
+    assert " tests/unit " in whole
+    assert " -m " not in whole
+    assert '-m "not slow" tests/end_to_end' in guests
+
+
 def run_setup(tmp_path: Path, *, user: int, missing: str, sudo: str = "") -> tuple[int, str, str]:
     """tools/setup host among stand-ins: exit status, its words, what apt-get was asked."""
     asked = tmp_path / "asked"
