@@ -6,6 +6,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Sequence
+from functools import cache
 
 import typer.main
 from typer.core import TyperGroup
@@ -25,10 +26,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code."""
     _never_fail_to_print()
     debug, json = "--debug" in arguments, "--json" in arguments
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
     try:
-        code = group.main(list(arguments), prog_name="publish", standalone_mode=False)
+        code = group().main(list(arguments), prog_name="publish", standalone_mode=False)
         sys.stdout.flush()
     except PublishError as error:
         return failure.report(error, debug=debug, json=json)
@@ -44,6 +43,14 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         return failure.report(error, debug=debug, json=json)
     return code if isinstance(code, int) else 0
+
+
+@cache
+def group() -> TyperGroup:
+    """The program's commands, made once: each call's state is in a context of its own."""
+    made = typer.main.get_command(app)
+    assert isinstance(made, TyperGroup)
+    return made
 
 
 def _usage(error: TyperException, *, debug: bool, json: bool) -> int:

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from publisher import __version__, errors, events, schema
 from publisher.build.rescue import OnError
-from publisher.cli.app import app
 from publisher.cli.options import state_directory
 from publisher.plan import Plan
 from publisher.task import Cancellation
@@ -96,14 +94,16 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
-def test_every_help_text_fits_in_80_columns(words: list[str]) -> None:
-    result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"})
-    assert result.exit_code == 0
-    assert max(len(line) for line in result.output.splitlines()) <= 80
+def test_every_help_text_fits_in_80_columns(
+    words: list[str], publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert publish(*words, "--help").code == 0
+    assert 0 < max(len(line) for line in publish.out.splitlines()) <= 80
 
 
-def test_help_names_every_command() -> None:
-    output = CliRunner().invoke(app, ["--help"]).output
+def test_help_names_every_command(publish: Command) -> None:
+    output = publish("--help").out
     listed = [line.split()[0] for line in output.partition("Commands:")[2].strip().splitlines()]
     assert listed == COMMANDS
 
