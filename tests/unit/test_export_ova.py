@@ -194,9 +194,14 @@ def test_every_descriptor_keeps_the_schema(
     for controller in (None, *get_args(Controller)):
         for network in get_args(Network):
             hardware = Hardware(controller=controller, network=network)
-            for name, version in (("web", "1.0"), ("web", ""), (ODD_NAME, "<&>")):
-                text = describe(firmware, hardware, arch=arch, name=name, version=version)
-                schema.validate(text)
+            schema.validate(describe(firmware, hardware, arch=arch))
+
+
+@pytest.mark.parametrize(("name", "version"), [("web", "1.0"), ("web", ""), (ODD_NAME, "<&>")])
+def test_a_descriptor_of_any_name_and_version_keeps_the_schema(
+    schema: xmlschema.XMLSchema10, name: str, version: str
+) -> None:
+    schema.validate(describe(name=name, version=version))
 
 
 @pytest.mark.parametrize(
@@ -225,18 +230,11 @@ def test_the_schema_refuses_what_is_wrong(
     assert not schema.is_valid(text.replace(old, new, 1))
 
 
-@pytest.mark.parametrize("firmware", ["bios", "uefi"])
-@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
 def test_a_package_of_any_name_keeps_schema_and_manifest(
-    disk: Disk,
-    tmp_path: Path,
-    task: Task,
-    schema: xmlschema.XMLSchema10,
-    firmware: Firmware,
-    arch: Arch,
+    disk: Disk, tmp_path: Path, task: Task, schema: xmlschema.XMLSchema10
 ) -> None:
     (path,) = export(
-        disk, "ova", tmp_path / "a.ova", task, name=ODD_NAME, arch=arch, firmware=firmware
+        disk, "ova", tmp_path / "a.ova", task, name=ODD_NAME, arch="aarch64", firmware="uefi"
     )
     files = contents(path)
     assert list(files) == ["R-D-web-1.ovf", "R-D-web-1.mf", "R-D-web-1-disk1.vmdk"]
