@@ -59,8 +59,21 @@ def files(one: Disk, other: Disk) -> list[str]:
     return [f"{d.path}: {d.what}" for d in compare(one, other) if d.path]
 
 
+def changed_at_once(disk: Disk) -> Disk:
+    """The disk with one time for the last change of its files: no tree can be given it."""
+    paths = ("/", "/etc", "/etc/text", "/etc/link", "/lost+found")
+    subprocess.run(
+        ["/usr/sbin/debugfs", "-w", "-f", "-", f"{disk.path}?offset={MIB}"],
+        input="".join(f"set_inode_field {path} ctime @10\n" for path in paths).encode(),
+        check=True,
+        capture_output=True,
+        env={**os.environ, "E2FSPROGS_FAKE_TIME": "1000"},
+    )
+    return inspect(disk.path)
+
+
 def test_the_same_disk_has_no_difference(make: Make) -> None:
-    assert told(make("one"), make("two")) == []
+    assert told(changed_at_once(make("one")), changed_at_once(make("two"))) == []
 
 
 @pytest.mark.parametrize(

@@ -238,18 +238,23 @@ def test_verdicts_come_in_the_order_of_the_clouds(
 ) -> None:
     heard: list[Event] = []
     task = detached(tmp_path / "memory", sink=heard.append)
+    other = threading.Event()
 
     def one(disk: Disk, guest: Guest, spec: Spec, settings: Any, part: Task, **_: Any) -> Rehearsal:
-        time.sleep(0.05 if guest.name == "a" else 0)
+        if guest.name == "a":
+            assert other.wait(60)
         part.phase("booting: kernel")
         return verdict(guest)
 
     monkeypatch.setattr(package, "rehearse_one", one)
     monkeypatch.setattr(package, "at_once", lambda wanted: 2)
     ended: list[str] = []
-    done = all_of(
-        tmp_path, task, [Nimbus("a"), Nimbus("b")], on_end=lambda r: ended.append(r.cloud)
-    )
+
+    def on_end(found: Rehearsal) -> None:
+        ended.append(found.cloud)
+        other.set()
+
+    done = all_of(tmp_path, task, [Nimbus("a"), Nimbus("b")], on_end=on_end)
     assert [r.cloud for r in done] == ["a", "b"]
     assert ended == ["b", "a"]
     phases = {event.phase for event in heard if isinstance(event, StepPhase)}
