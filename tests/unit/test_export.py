@@ -173,9 +173,7 @@ def test_a_vmdk_can_be_read_in_one_pass_to_its_end(
     assert read == plain
 
 
-def test_a_vhd_has_one_footer_at_both_ends_and_no_time(
-    disk: Disk, written: Written
-) -> None:
+def test_a_vhd_has_one_footer_at_both_ends_and_no_time(disk: Disk, written: Written) -> None:
     dynamic = written("vhd").read_bytes()
     assert dynamic[:512] == dynamic[-512:]
     assert dynamic[:8] == b"conectix"

@@ -8,11 +8,10 @@ import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 from xml.etree import ElementTree
 
 import pytest
-import xmlschema
 
 from publisher.conformance import HastyClock, make_disk
 from publisher.disks import foreign, raw
@@ -23,6 +22,9 @@ from publisher.export import export
 from publisher.memory import Memory
 from publisher.model import MIB, Arch, Disk, Firmware
 from publisher.task import Task
+
+if TYPE_CHECKING:
+    import xmlschema
 
 OVF = "{http://schemas.dmtf.org/ovf/envelope/1}"
 RASD = "{http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData}"
@@ -180,6 +182,8 @@ def schemas() -> list[str]:
 
 @pytest.fixture(scope="module", params=schemas(), ids=lambda path: Path(path).stem)
 def schema(request: pytest.FixtureRequest) -> xmlschema.XMLSchema10:
+    import xmlschema
+
     path = Path(request.param)
     return xmlschema.XMLSchema10(
         str(path), allow="local", uri_mapper=lambda uri: uri.replace(DMTF, f"{path.parent}/")

@@ -11,11 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-from spdx_tools.spdx.model.document import Document as Spdx
-from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
-from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from publisher.cli.main import run
 from publisher.disks import raw
@@ -258,6 +253,9 @@ def test_a_disk_without_an_installation_is_one_gap(tmp_path: Path) -> None:
 
 
 def test_cyclonedx_is_valid_by_its_official_schema(debian: Inventory) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     text = inventory.document(debian, "cyclonedx", name="web", version="1.0.0").decode()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     bom = json.loads(text)
@@ -267,8 +265,11 @@ def test_cyclonedx_is_valid_by_its_official_schema(debian: Inventory) -> None:
 
 
 def test_spdx_is_valid_by_the_official_tools(debian: Inventory) -> None:
+    from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
+    from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
     data = json.loads(inventory.document(debian, "spdx", name="web", version="1.0.0"))
-    parsed: Spdx = JsonLikeDictParser().parse(data)  # type: ignore[no-untyped-call]
+    parsed = JsonLikeDictParser().parse(data)  # type: ignore[no-untyped-call]
     assert [message.validation_message for message in validate_full_spdx_document(parsed)] == []
     purls = {ref.locator for package in parsed.packages for ref in package.external_references}
     assert purls == {component.purl for component in debian.components}

@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from publisher import provider
@@ -118,6 +117,8 @@ def report(path: Path, *ignore: Ignore) -> Report:
 
 
 def test_a_report_is_valid_sarif(publish: Command, broken: Path, tmp_path: Path) -> None:
+    import jsonschema
+
     into = tmp_path / "lint.sarif"
     publish("lint", str(broken), "--sarif", str(into), "--ignore", "traces.history")
     told = json.loads(into.read_text())
