@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from publisher import provider
@@ -14,6 +13,9 @@ from publisher.errors import CredentialsError, UsageError
 from publisher.model import GIB, MIB, Finding, Severity, Spec
 from publisher.provider import Options, Traits
 from publisher.task import Task
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Encryption(BaseModel):
