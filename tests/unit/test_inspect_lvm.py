@@ -305,11 +305,14 @@ def test_lint_names_the_list_of_the_installers_disks(tmp_path: Path) -> None:
     assert world.found(rules["lvm.devices"], without) == [], "nothing is on LVM"
 
 
-def test_lint_misses_what_grows_xfs() -> None:
+@pytest.mark.parametrize(("kind", "program"), [("xfs", "xfs_growfs"), ("btrfs", "btrfs")])
+def test_lint_misses_what_grows_the_root(kind: str, program: str) -> None:
     rules = {rule.id: rule for rule in rules_for(CLOUDS)}
-    disk = world.World(root=world.Memory(world.good(), "xfs"))
+    disk = world.World(root=world.Memory(world.good(), kind))
     (finding,) = world.found(rules["disk.growth"], disk)
-    assert "xfs_growfs is not installed" in finding.evidence
+    assert f"{program} is not installed" in finding.evidence
+    files = {**world.good(), f"/usr/sbin/{program}": b""}
+    assert world.found(rules["disk.growth"], world.World(root=world.Memory(files, kind))) == []
 
 
 def test_secrets_on_a_logical_volume_are_named_by_their_file(tmp_path: Path) -> None:

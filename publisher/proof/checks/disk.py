@@ -44,6 +44,11 @@ def _readable(disk: Inspection) -> Iterator[Evidence]:
             yield Evidence(f"{volume.title}: {volume.fault.message}")
 
 
+_GROWERS = {"xfs": ("XFS", "xfs_growfs"), "btrfs": ("Btrfs", "btrfs")}
+"""Kind ▶ its name and what cloud-init's cc_resizefs grows it with. That of ext4 is in a
+package that every installation on ext4 has."""
+
+
 def _growth(disk: Inspection) -> Iterator[Evidence]:
     root = disk.root()
     if root.name:
@@ -59,8 +64,9 @@ def _growth(disk: Inspection) -> Iterator[Evidence]:
         yield Evidence(f"behind the root partition ({own.number}) there are partitions: {numbers}")
     elif not disk.program("growpart") and not disk.program("systemd-repart"):
         yield Evidence("neither growpart nor systemd-repart is installed", severity=NOTE)
-    if root.kind == "xfs" and not disk.program("xfs_growfs"):
-        yield Evidence("xfs_growfs is not installed, without which XFS does not grow")
+    kind, grower = _GROWERS.get(root.kind, ("", ""))
+    if grower and not disk.program(grower):
+        yield Evidence(f"{grower} is not installed, without which {kind} does not grow")
 
 
 def swap_partition(disk: Inspection) -> Iterator[Evidence]:
@@ -124,8 +130,8 @@ RULES = (
         "LVM: the root keeps its size until somebody gives it the new room.",
         "https://docs.cloud-init.io/en/latest/reference/modules.html#growpart",
         "make the root partition the last one on the disk and install cloud-guest-utils "
-        "(cloud-utils-growpart), for XFS xfsprogs too; on LVM let the first boot run growpart on "
-        "the partition, pvresize, and lvextend --resizefs",
+        "(cloud-utils-growpart), for XFS xfsprogs and for Btrfs btrfs-progs too; on LVM let the "
+        "first boot run growpart on the partition, pvresize, and lvextend --resizefs",
         _growth,
     ),
 )
