@@ -34,7 +34,7 @@ def opened(path: Path, state: Path, task: Task, *, digest: bool = False) -> Iter
         yield raw.inspect(plain, task.check) if digest else _unread(plain)
 
 
-def firmware_of(disk: Disk, task: Task) -> Firmware:
+def firmware_of(path: Path, task: Task) -> Firmware:
     """By what somebody else's disk, in any format, boots: its partitions and loaders
     tell. Both where nobody can tell: the boot then shows why it does not."""
     from publisher.proof.checks.boot import firmware
@@ -43,7 +43,7 @@ def firmware_of(disk: Disk, task: Task) -> Firmware:
     from publisher.proof.inspect.opening import viewed
 
     budget = Budget(check=task.check)
-    with contextlib.suppress(Unreadable), viewed(disk.path, budget, task) as storage:
+    with contextlib.suppress(Unreadable), viewed(path, budget, task) as storage:
         return firmware(Inspection(storage, budget)) or "bios+uefi"
     return "bios+uefi"
 

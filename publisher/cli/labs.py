@@ -24,6 +24,7 @@ from publisher import events, provider
 from publisher.build.checkpoints import Checkpoint
 from publisher.cli import tables
 from publisher.cli.actions import clouds
+from publisher.cli.disk_files import firmware_of
 from publisher.cli.exporting import fetched
 from publisher.cli.screen import Screen, screen
 from publisher.cli.signals import cancelling
@@ -34,8 +35,7 @@ from publisher.disks.store import Store
 from publisher.errors import BuildError, PublishError, UsageError
 from publisher.lab import adopt, control, running
 from publisher.lab.fleet import Fleet
-from publisher.lab.guess import guess_boot
-from publisher.lab.image import BOOTS, Boot, Image
+from publisher.lab.image import BOOTS, Boot, Image, preferred
 from publisher.lab.machine import LabMachine
 from publisher.lab.snapshots import Settings, Snapshots, check_name, described
 from publisher.memory import Memory
@@ -197,8 +197,7 @@ def _image(wanted: Wanted, state: Path, task: Task) -> Image:
                 os.link(disk.path, own)
                 path = store.add(own, task.check).path
             arch = cast("Arch", wanted.arch or spec.arch)
-    scratch = _labs(state) / f"sector-{os.getpid()}"
-    boot = wanted.firmware or guess_boot(path.absolute(), kind, arch, scratch, task)
+    boot = wanted.firmware or preferred(firmware_of(path.absolute(), task), arch)
     return Image.of(wanted.image, path, kind, arch, cast("Boot", boot))
 
 

@@ -153,7 +153,7 @@ def _opened(
         path = foreign.convert(path, scratch / "disk.raw", task)
         info = foreign.describe(path)
     disk = Disk(path.absolute(), info["virtual-size"], "", (), info["format"])
-    firmware = firmware or firmware_of(disk, task)
+    firmware = firmware or firmware_of(disk.path, task)
     yield disk, Spec(path.name.partition(".")[0], "", firmware=firmware, size=disk.size)
 
 

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 from publisher.errors import HostError, StateError
-from publisher.model import Arch, Noun
+from publisher.model import Arch, Firmware, Noun
 from publisher.task import Task
 from publisher.vm import host, process
 from publisher.vm.arch import platform_of
 
 Boot: TypeAlias = Literal["bios", "uefi", "uefi-secure"]
 BOOTS: tuple[Boot, ...] = ("bios", "uefi", "uefi-secure")
+
+
+def preferred(firmware: Firmware, arch: Arch) -> Boot:
+    """How a disk for `firmware` is booted: by BIOS where it can be, which starts faster."""
+    return "bios" if "bios" in firmware and platform_of(arch).bios else "uefi"
 
 
 @dataclass(frozen=True, slots=True)

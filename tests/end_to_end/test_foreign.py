@@ -161,7 +161,7 @@ def test_its_packages_are_listed(disk: Disk, task: Task) -> None:
 
 def test_it_boots_as_a_machine_of_a_cloud(disk: Disk, task: Task, tmp_path: Path) -> None:
     """By BIOS, from an MBR: what no image of this project's own builder is tried by."""
-    firmware = firmware_of(disk, task)
+    firmware = firmware_of(disk.path, task)
     assert firmware == "bios"
     (verdict,) = rehearse(
         disk,

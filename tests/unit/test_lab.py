@@ -19,15 +19,17 @@ from typer.testing import CliRunner
 from publisher.build.checkpoints import Checkpoint, Checkpoints, chain
 from publisher.cli import labs
 from publisher.cli.app import app
-from publisher.errors import HostError, StateError, UsageError
+from publisher.cli.disk_files import firmware_of
+from publisher.errors import StateError, UsageError
 from publisher.lab import adopt, control, running
-from publisher.lab.guess import guess_boot
-from publisher.lab.image import Image
+from publisher.lab.image import Image, preferred
 from publisher.lab.machine import DESCRIPTION, LabMachine
 from publisher.lab.snapshots import Settings, Snapshots, described, facts, level
 from publisher.memory import boot_id
+from publisher.model import MIB
 from publisher.task import Task, detached
 from publisher.vm import keys
+from tests.unit import lint_world
 
 
 @pytest.fixture
@@ -90,25 +92,24 @@ class TestImage:
         with pytest.raises(StateError, match="can't be read"):
             image.check()
 
-    @pytest.mark.parametrize(("code", "boot"), [(b"\xfa", "bios"), (b"\0", "uefi")])
+    @pytest.mark.parametrize(("core", "boot"), [(b"\xea", "bios"), (b"\0", "uefi")])
     @pytest.mark.parametrize("kind", ["raw", "qcow2"])
-    def test_how_a_disk_boots_is_seen_by_its_first_sector(
-        self, tmp_path: Path, task: Task, code: bytes, boot: str, kind: str
+    def test_a_disk_boots_by_what_its_loaders_are_for(
+        self, tmp_path: Path, task: Task, core: bytes, boot: str, kind: str
     ) -> None:
-        path = disk(tmp_path / "disk.raw")
+        """Boot code alone, without the rest of GRUB, boots nothing."""
+        path = lint_world.disk_file(tmp_path, lint_world.good(), lint_world.good_esp())
         with path.open("r+b") as file:
-            file.write(code)
+            file.seek(MIB)
+            file.write(core * 512)
         if kind == "qcow2":
             argv = ["qemu-img", "convert", "-O", "qcow2", str(path), str(tmp_path / "disk.qcow2")]
             subprocess.run(argv, check=True)
             path = tmp_path / "disk.qcow2"
-        assert guess_boot(path, kind, "x86_64", tmp_path / "sector", task) == boot
+        assert preferred(firmware_of(path, task), "x86_64") == boot
 
-    def test_what_is_no_disk_of_its_format_is_the_hosts_error(
-        self, tmp_path: Path, task: Task
-    ) -> None:
-        with pytest.raises(HostError, match="qemu-img failed"):
-            guess_boot(disk(tmp_path / "x"), "qcow2", "x86_64", tmp_path / "sector", task)
+    def test_an_architecture_without_bios_boots_by_uefi(self) -> None:
+        assert preferred("bios+uefi", "aarch64") == "uefi"
 
 
 class TestSnapshots:
