@@ -146,20 +146,14 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
                 "PermitRootLogin", "prohibit-password", ssh.NO_ROOT_PASSWORD.__contains__, "no"
             ),
         ),
-        Rule(
-            "aws.foreign-agent",
-            WARNING,
-            "No other cloud's agent is installed",
-            "An agent looks for its own cloud's metadata, and changes users and the network.",
+        agents.only_own(
+            "aws",
             "https://github.com/Azure/WALinuxAgent",
-            "remove the package",
-            agents.both(
-                agents.foreign("azure", "the Azure Linux agent", ("/usr/sbin/waagent",)),
-                agents.foreign(
-                    "gcp",
-                    "Google's guest agent",
-                    ("/usr/bin/google_guest_agent", "/usr/bin/google_guest_agent_manager"),
-                ),
+            agents.foreign("azure", "the Azure Linux agent", ("/usr/sbin/waagent",)),
+            agents.foreign(
+                "gcp",
+                "Google's guest agent",
+                ("/usr/bin/google_guest_agent", "/usr/bin/google_guest_agent_manager"),
             ),
         ),
     )

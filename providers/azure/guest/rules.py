@@ -269,13 +269,9 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
                 "30 to 235",
             ),
         ),
-        Rule(
-            "azure.foreign-agent",
-            WARNING,
-            "No other cloud's agent is installed",
-            "An agent looks for its own cloud's metadata, and changes users and the network.",
+        agents.only_own(
+            "azure",
             "https://github.com/GoogleCloudPlatform/guest-agent",
-            "remove the package",
             agents.foreign(
                 "gcp",
                 "Google's guest agent",

@@ -160,13 +160,9 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
                 "PermitRootLogin", "prohibit-password", ssh.NO_ROOT_PASSWORD.__contains__, "no"
             ),
         ),
-        Rule(
-            "gcp.foreign-agent",
-            WARNING,
-            "No other cloud's agent is installed",
-            "An agent looks for its own cloud's metadata, and changes users and the network.",
+        agents.only_own(
+            "gcp",
             "https://github.com/Azure/WALinuxAgent",
-            "remove the package",
             agents.foreign("azure", "the Azure Linux agent", ("/usr/sbin/waagent",)),
         ),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from publisher.model import MIB
 from publisher.proof.checks import cloud_init
 from publisher.proof.inspect.inspection import Inspection
-from publisher.proof.rules import Check, Evidence
+from publisher.proof.rules import WARNING, Check, Evidence, Rule
 
 _OTHERS = ("/usr/bin/ignition", "/usr/lib/dracut/modules.d/30ignition", "/usr/bin/afterburn")
 """What CoreOS and its like provision with."""
@@ -39,6 +39,19 @@ def foreign(cloud: str, title: str, paths: Sequence[str]) -> Check:
                 return
 
     return check
+
+
+def only_own(provider: str, reference: str, *others: Check) -> Rule:
+    """A provider's rule against the agents of other clouds, each told by `foreign`."""
+    return Rule(
+        f"{provider}.foreign-agent",
+        WARNING,
+        "No other cloud's agent is installed",
+        "An agent looks for its own cloud's metadata, and changes users and the network.",
+        reference,
+        "remove the package",
+        both(*others),
+    )
 
 
 def both(*checks: Check) -> Check:
