@@ -227,10 +227,28 @@ def test_an_installation_in_a_subvolume_is_proved(kept_path: Path, tmp_path: Pat
     assert [f.rule for f in examined(disk)] == ["disk.growth"], "it was kept without btrfs-progs"
     inventory = collect(as_disk(disk), detached(tmp_path))
     assert inventory.gaps == ()
+    assert inventory.written > 1_700_000_000
     assert inventory.system.id == "fedora"
     # the second is in another subvolume, which fstab mounts
     assert [c.name for c in inventory.components] == ["a", "a"]
     assert inventory.components[1].path == "/home/me/node_modules/a/package.json"
+
+
+def test_an_inventory_has_the_date_of_the_topmost_directories(
+    kept_path: Path, tmp_path: Path
+) -> None:
+    """The ctime of a btrfs_inode_item is at byte 124. A year of more than four digits
+    is no date of a document."""
+    disk = btrfs.disk(tmp_path, kept_path, world.good_esp())
+    with (
+        disk.open("r+b") as file,
+        mmap.mmap(file.fileno(), btrfs.SIZE, offset=btrfs.START) as image,
+    ):
+        for time, written in ((1_650_000_000, 1_650_000_000), (1 << 60, 0), (-1, 0)):
+            for subvolume in (5, *range(256, 260)):
+                for at, _ in btrfs.items(image, subvolume, 1):
+                    struct.pack_into("<q", image, at + 124, time)
+            assert collect(as_disk(disk), detached(tmp_path / "task")).written == written
 
 
 def test_the_root_directory_is_where_the_boot_loader_says(image: Image) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TypeAlias
 
 from publisher.model import Disk
+from publisher.proof.inspect.btrfs import Btrfs
 from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
 from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.inspection import Inspection
@@ -88,17 +89,21 @@ def _system(tree: Tree) -> System:
     )
 
 
+_LATEST = 253402300799
+"""The last second that a document can name: the year 9999."""
+
+
 def _written(inspection: Inspection) -> int:
-    """When the root was last written, as ext's superblock says; XFS's says nothing, so
-    when the newest of its topmost directories was changed. 0 elsewhere."""
+    """When the root was last written, as ext's superblock says; those of XFS and Btrfs say
+    nothing, so when the newest of the topmost directories was changed. 0 elsewhere."""
     files = inspection.root().files
     if isinstance(files, Ext):
         return files.written
-    if not isinstance(files, Xfs):
+    if not isinstance(files, Xfs | Btrfs):
         return 0
     top = files.root()
     found = [files.changed(top)]
     for number in files.names(top).values():
         with contextlib.suppress(Damaged):
             found.append(files.changed(files.node(number)))
-    return max(0, *found)
+    return max((0, *(time for time in found if time <= _LATEST)))

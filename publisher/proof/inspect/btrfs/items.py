@@ -25,6 +25,8 @@ class Inode:
     size: int
     owner: int
     mode: int
+    changed: int
+    """Seconds since the epoch."""
 
 
 def inode(item: Item) -> Inode:
@@ -32,7 +34,8 @@ def inode(item: Item) -> Inode:
         raise Damaged("an inode is cut short")
     size = struct.unpack_from("<Q", item.data, 16)[0]
     owner, _, mode = struct.unpack_from("<III", item.data, 44)
-    return Inode(size, owner, mode)
+    (changed,) = struct.unpack_from("<q", item.data, 124)
+    return Inode(size, owner, mode, changed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,12 +183,19 @@ class Btrfs:
     def _read_inode(self, number: int) -> Node:
         if number & _EMPTY:
             return Node(number, stat.S_IFDIR | 0o755, 0)
+        found = self._inode_item(number)
+        return Node(number, found.mode, found.size, found.owner)
+
+    def _inode_item(self, number: int) -> items.Inode:
         subvolume, ident = number >> 64, number & MOST
         item = self._trees.at(self._subvolume(subvolume).pointer, (ident, items.INODE, 0))
         if item is None:
             raise Damaged(f"subvolume {subvolume} has no inode {ident}")
-        found = items.inode(item)
-        return Node(number, found.mode, found.size, found.owner)
+        return items.inode(item)
+
+    def changed(self, node: Node) -> int:
+        """When it was last changed, in seconds since the epoch."""
+        return 0 if node.number & _EMPTY else self._inode_item(node.number).changed
 
     def _items(self, node: Node, kind: int) -> Iterator[Item]:
         subvolume, ident = node.number >> 64, node.number & MOST
