@@ -120,7 +120,7 @@ def test_a_time_is_told_apart_from_content(make: Make) -> None:
 
 
 def test_blocks_that_belong_to_no_file_are_told_by_place(make: Make) -> None:
-    one, two = make("one"), make("two")
+    one, two = changed_at_once(make("one")), changed_at_once(make("two"))
     with two.path.open("r+b") as file:
         file.seek(15 * MIB)
         file.write(b"outside")
