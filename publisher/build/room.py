@@ -16,7 +16,7 @@ from typing import Any, Self
 from publisher.build import cleaning, waking
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, failed_key
 from publisher.build.joining import Joining
-from publisher.errors import BuildError, HostError
+from publisher.errors import BootError, BuildError, HostError
 from publisher.memory import boot_id
 from publisher.task import Task
 from publisher.vm import keys, process, seed, snapshot
@@ -126,6 +126,17 @@ class Room:
         self._user = login.user
         data = login.user_data(self.keys)
         seed.write(self.directory / "seed.img", data, self._kept.new_layer("id").stem, self.task)
+        try:
+            self._boot(firmware, login)
+        except BootError as error:
+            if not self.machine.crashed:
+                raise
+            self.task.note(f"QEMU failed, the machine is booted anew: {error.message}", "warning")
+            self._stack.close()
+            self._active.unlink(missing_ok=True)
+            self._boot(firmware, login)
+
+    def _boot(self, firmware: tuple[Path, Path] | None, login: Login) -> None:
         if firmware is not None:
             shutil.copyfile(firmware[1], self.directory / VARIABLES)
         self._start(firmware, incoming=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -32,6 +33,7 @@ STALL = 300.0
 """Seconds without any sign of life from a booting guest before giving up."""
 BOOT = 1800.0
 """Seconds that a boot may take, however alive it looks."""
+CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,13 @@ class Machine(Closing):
     @property
     def ended(self) -> bool:
         return self._ended.is_set()
+
+    @property
+    def crashed(self) -> bool:
+        """Whether QEMU itself failed. A guest can't be blamed for that: emulating several
+        processors, QEMU aborts once in hundreds of boots on a busy host."""
+        status = self._process.returncode if self._process is not None and self.ended else None
+        return status is not None and (-status in CRASHES or status - 128 in CRASHES)
 
     def boot_error(self, why: str) -> BootError:
         """`why`, with the phase that was reached and what the console said last."""

@@ -127,8 +127,20 @@ def test_the_port_is_asked_of_qemu(qemu: Path, hardware: Hardware, task: Task) -
     with Machine(hardware, task, TCG) as machine:
         assert machine.ssh_port == 40022
         child = machine._process
+        assert not machine.crashed
     assert child is not None
     assert child.returncode == -9
+    assert not machine.crashed
+
+
+@pytest.mark.parametrize(("end", "crashed"), [("os.abort()", True), ("sys.exit(1)", False)])
+def test_a_qemu_that_crashed_is_told_from_one_that_ended(
+    end: str, crashed: bool, qemu: Path, hardware: Hardware, task: Task
+) -> None:
+    qemu.write_text("import os\n" + FAKE + end)
+    with Machine(hardware, task, TCG) as machine:
+        assert machine.wait(5)
+        assert machine.crashed is crashed
 
 
 def test_a_guest_that_panics_fails_with_its_phase_and_its_last_words(
