@@ -48,8 +48,10 @@ _X86_CPU = (
     "max"
     # … without what costs an emulated guest much and gives it nothing: strings that are
     # copied byte by byte, a fifth level of page tables, keys and guards of pages, guests
-    # of its own; MWAIT, which QEMU emulates with two processors by never being idle
-    ",-erms,-la57,-pku,-smap,-svm,-monitor"
+    # of its own; MWAIT, which QEMU emulates with two processors by never being idle.
+    # Where newer QEMUs have FSRM, Linux relies on ERMS with it, and else goes round in
+    # circles (arch/x86/lib/memmove_64.S)
+    ",-erms,-fsrm,-la57,-pku,-smap,-svm,-monitor"
     # A processor whose time stamps Linux trusts, instead of asking the HPET through QEMU's
     # lock each time, and that never speculates, so that nothing is done against that:
     # Bonnell, in arch/x86/kernel/cpu/common.c (cpu_vuln_whitelist) and intel.c
