@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -17,21 +18,55 @@ def answer(**given: str) -> list[str]:
     return [*(f"{key}\t{value}" for key, value in given.items()), "end\tyes"]
 
 
-def test_the_script_runs_in_any_shell_and_its_answer_is_whole() -> None:
+def ask(mark: str = "/nonexistent", **environment: str) -> subprocess.CompletedProcess[str]:
     script = observe._SCRIPT.replace("@WAIT@", "0").replace("@SETTLE@", "1")
-    done = subprocess.run(
-        ["sh", "-s"],
-        input=script.replace("@MARK@", "/nonexistent").replace("@AGENTS@", "x.service"),
+    return subprocess.run(
+        ["/bin/sh", "-s"],
+        input=script.replace("@MARK@", mark).replace("@AGENTS@", "x.service"),
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=True,
     )
+
+
+def test_the_script_runs_in_any_shell_and_its_answer_is_whole() -> None:
+    done = ask()
     facts = observe.parse(done.stdout.splitlines())
     assert facts.kernel == os.uname().release
     assert facts.hostname == os.uname().nodename
     assert facts.filesystem > 0
     assert facts.cmdline
     assert done.stderr == ""
+
+
+def test_without_any_tool_the_files_still_answer(tmp_path: Path) -> None:
+    (tmp_path / "begun").write_text("one\n")
+    (tmp_path / "done").write_text("two\tthree\n\nfour")
+    done = ask(str(tmp_path), PATH=str(tmp_path))
+    facts = observe.parse(done.stdout.splitlines())
+    assert facts.kernel == os.uname().release
+    assert facts.begun == "one"
+    assert facts.done == "two three four"
+    assert facts.filesystem == 0
+
+
+def test_the_shell_finds_root_and_agents_in_what_tools_say(tmp_path: Path) -> None:
+    disk = "printf 'Filesystem 1024-blocks Used Available Capacity Mounted on\\n%s\\n'"
+    said = {
+        "df": f"{disk} '/dev/root 2097152 1 1 1% /'",
+        "findmnt": "echo /dev/mapper/vg-root",
+        "ip": "echo '2: enp0s2    inet 10.0.2.15/24 metric 100 brd 10.0.2.255 scope global'",
+        "systemctl": "echo active",
+    }
+    for name, script in said.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    facts = observe.parse(ask(PATH=str(tmp_path)).stdout.splitlines())
+    assert facts.root == "/dev/mapper/vg-root"
+    assert facts.filesystem == 2 * 1024**3
+    assert facts.address == "enp0s2 10.0.2.15/24"
+    assert facts.agents == ("x.service",)
 
 
 def test_sizes_become_bytes_and_lists_lists() -> None:

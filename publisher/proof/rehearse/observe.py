@@ -20,57 +20,88 @@ SETTLE = 120
 
 _WORDS_MOST = 400
 
-# Tools of the image may be missing: each answer stands alone, and an empty one counts as none.
+# Tools of the image may be missing: each answer stands alone, and an empty one counts as
+# none. Every program costs an emulated guest tens of milliseconds and this one's answers
+# are waited for: so the shell reads files and joins words itself, and waits in systemctl.
 _SCRIPT = r"""
-say() { printf '%s\t%s\n' "$1" "$(printf %s "$2" | tr '\n\t' '  ')"; }
+say() { key=$1; set -f; set -- $2; set +f; printf '%s\t%s\n' "$key" "$*"; }
 each() { while IFS= read -r line; do [ -z "$line" ] || say "$1" "$line"; done; }
-end=$(( $(date +%s) + @WAIT@ ))
-if [ @WAIT@ -gt 0 ] && [ -d /run/cloud-init ] && [ ! -e /run/cloud-init/disabled ]; then
-    while [ ! -e /run/cloud-init/result.json ] && [ "$(date +%s)" -lt $end ]; do
-        sleep 0.3
-    done
-fi
-if [ @WAIT@ -gt 0 ] && [ -d /run/systemd/system ]; then
-    say system "$(timeout @SETTLE@ systemctl is-system-running --wait 2>/dev/null ||
-        systemctl is-system-running 2>/dev/null)"
-    systemctl --failed --plain --no-legend --no-pager 2>/dev/null | each failed
-    for unit in $(systemctl --failed --plain --no-legend 2>/dev/null | awk 'NR < 6 { print $1 }')
-    do
+file() {
+    text=
+    if [ -r "$2" ]; then
+        while IFS= read -r line || [ -n "$line" ]; do text="$text $line"; done < "$2"
+    fi 2>/dev/null
+    say "$1" "$text"
+}
+settle() {
+    [ -d /run/systemd/system ] || return
+    system=$(timeout @SETTLE@ systemctl is-system-running --wait 2>/dev/null)
+    [ -n "$system" ] || system=$(systemctl is-system-running 2>/dev/null)
+}
+if [ @WAIT@ -gt 0 ]; then
+    end=$(( $(date +%s) + @WAIT@ )) slow=
+    settle
+    if [ -d /run/cloud-init ] && [ ! -e /run/cloud-init/disabled ]; then
+        while [ ! -e /run/cloud-init/result.json ] && [ "$(date +%s)" -lt $end ]; do
+            slow=yes
+            sleep 0.5
+        done
+    fi
+    [ -z "$slow" ] || settle
+    say system "$system"
+    failed=$(systemctl --failed --plain --no-legend --no-pager 2>/dev/null)
+    printf '%s\n' "$failed" | each failed
+    printf '%s\n' "$failed" | while [ "${asked=0}" -lt 5 ] && read -r unit _; do
+        asked=$((asked + 1))
+        [ -n "$unit" ] || continue
         words=$(journalctl -b -q -o cat -n 3 _SYSTEMD_UNIT="$unit" 2>/dev/null)
         say why "$unit ${words:-$(systemctl show -p Result --value "$unit" 2>/dev/null)}"
     done
 fi
-say user "$(id -un)"
-say kernel "$(uname -r)"
-say name "$(. /etc/os-release 2>/dev/null; echo "$PRETTY_NAME")"
+file kernel /proc/sys/kernel/osrelease
+(. /etc/os-release && say name "$PRETTY_NAME") 2>/dev/null
 if [ -d /sys/firmware/efi ]; then say firmware uefi; else say firmware bios; fi
-say secure "$(od -An -tu1 -j4 -N1 \
-    /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c 2>/dev/null)"
-say tpm "$(cat /sys/class/tpm/tpm0/tpm_version_major 2>/dev/null)"
-root=$(findmnt -nvo SOURCE / 2>/dev/null || awk '$2 == "/" { print $1 }' /proc/mounts | tail -n 1)
+secure=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
+[ -r $secure ] && say secure "$(od -An -tu1 -j4 -N1 $secure 2>/dev/null)"
+file tpm /sys/class/tpm/tpm0/tpm_version_major
+# the words of its head line are seven, those that follow of /
+set -- $(LC_ALL=C df -Pk / 2>/dev/null)
+root=$8 filesystem=$9
+case $root in
+/dev/root | "") root=$(findmnt -nvo SOURCE / 2>/dev/null || echo "$root") ;;
+esac
 say root "$root"
-device=/sys/class/block/$(basename "$(readlink -f "$root" 2>/dev/null || echo none)")
-say root_start "$(cat "$device/start" 2>/dev/null)"
-say root_size "$(cat "$device/size" 2>/dev/null)"
-say filesystem "$(df -Pk / | awk 'NR == 2 { print $2 }')"
-say hostname "$(cat /proc/sys/kernel/hostname)"
-say address "$(ip -4 -o address show scope global 2>/dev/null | awk '{ print $2, $4 }')"
-say cmdline "$(cat /proc/cmdline)"
-say console "$(cat /sys/class/tty/console/active 2>/dev/null)"
-say begun "$(cat @MARK@/begun 2>/dev/null)"
-say done "$(cat @MARK@/done 2>/dev/null)"
-say instance "$(cat /var/lib/cloud/data/instance-id 2>/dev/null)"
-say status "$(cat /run/cloud-init/status.json 2>/dev/null)"
-say identify "$(cat /run/cloud-init/ds-identify.log 2>/dev/null | tail -n 3)"
+say filesystem "$filesystem"
+[ -L "$root" ] && device=$(readlink -f "$root" 2>/dev/null) || device=$root
+file root_start "/sys/class/block/${device##*/}/start"
+file root_size "/sys/class/block/${device##*/}/size"
+file hostname /proc/sys/kernel/hostname
+ip -4 -o address show scope global 2>/dev/null | while read -r _ card _ address _; do
+    say address "$card $address"
+done
+file cmdline /proc/cmdline
+file console /sys/class/tty/console/active
+file begun @MARK@/begun
+file done @MARK@/done
+file instance /var/lib/cloud/data/instance-id
+file status /run/cloud-init/status.json
 if command -v cloud-init >/dev/null; then say cloud_init yes; fi
 [ -e /run/cloud-init/disabled ] && say disabled yes
-cat /etc/ssh/ssh_host_*_key.pub 2>/dev/null | awk '{ print $1, $2 }' | each host_key
-say machine_id "$(cat /etc/machine-id 2>/dev/null)"
-say machine_id_made "$(stat -c %Y /etc/machine-id 2>/dev/null)"
-say booted "$(awk '$1 == "btime" { print $2 }' /proc/stat)"
-for agent in @AGENTS@; do
-    systemctl is-active -q "$agent" 2>/dev/null && say agent "$agent"
+for public in /etc/ssh/ssh_host_*_key.pub; do
+    { read -r kind value _ < "$public" && say host_key "$kind $value"; } 2>/dev/null
 done
+file machine_id /etc/machine-id
+say machine_id_made "$(stat -c %Y /etc/machine-id 2>/dev/null)"
+while read -r name value; do
+    if [ "$name" = btime ]; then say booted "$value"; break; fi
+done < /proc/stat
+set -- @AGENTS@
+if [ $# -gt 0 ]; then
+    systemctl is-active "$@" 2>/dev/null | while read -r state; do
+        [ "$state" = active ] && say agent "$1"
+        shift
+    done
+fi
 say end yes
 """
 
@@ -79,7 +110,6 @@ say end yes
 class Facts(Noun):
     """A guest's answers; what it could not answer is empty. Sizes are in bytes."""
 
-    user: str = ""
     kernel: str = ""
     name: str = ""
     firmware: str = ""
@@ -150,7 +180,6 @@ def parse(lines: Sequence[str]) -> Facts:
     made, booted = _number(one.get("machine_id_made", "")), _number(one.get("booted", ""))
     datasource, errors = _cloud_init(one.get("status", ""))
     return Facts(
-        user=one.get("user", ""),
         kernel=one.get("kernel", ""),
         name=one.get("name", ""),
         firmware=one.get("firmware", ""),
@@ -161,7 +190,7 @@ def parse(lines: Sequence[str]) -> Facts:
         root_size=size * 512,
         filesystem=_number(one.get("filesystem", "")) * 1024,
         hostname=one.get("hostname", ""),
-        address=one.get("address", ""),
+        address=" ".join(answers["address"]),
         cmdline=one.get("cmdline", ""),
         consoles=tuple(one.get("console", "").split()),
         system=one.get("system", ""),
