@@ -16,7 +16,8 @@ class Platform:
     `efi` and `efi_secure` list (code, variables) pairs of EDK II images, the
     preferred first; `efi_secure` holds Microsoft's keys and enforces them.
     `cpu` is the model under emulation, `panic` the device by which a guest tells
-    that its kernel panicked, `tpm` the one that a TPM is, `consoles` are the serial
+    that its kernel panicked, `tpm` the one that a TPM is; `bare` is added to `machine`
+    where it is a cloud's, which have none of what it takes away; `consoles` are the serial
     consoles of QEMU and of the clouds, the one of QEMU last. `emulators` run programs
     on other hosts, the preferred first; `elf_machine` is their e_machine.
     """
@@ -26,6 +27,7 @@ class Platform:
     qemu: str
     qemu_package: str
     machine: str
+    bare: str
     cpu: str
     panic: str
     tpm: str
@@ -65,6 +67,8 @@ PLATFORMS: dict[Arch, Platform] = {
         qemu="qemu-system-x86_64",
         qemu_package="qemu-system-x86",
         machine="q35,graphics=off",
+        # kernels load five modules for an AHCI without a disk
+        bare=",sata=off,smbus=off",
         cpu=_X86_CPU,
         panic="pvpanic",
         tpm="tpm-crb",
@@ -93,6 +97,7 @@ PLATFORMS: dict[Arch, Platform] = {
         qemu="qemu-system-aarch64",
         qemu_package="qemu-system-arm",
         machine="virt,gic-version=max",
+        bare="",
         # the processor of AWS's, Google's and Azure's first machines for this
         # architecture; emulating the signed pointers of "max" takes much longer
         cpu="neoverse-n1",

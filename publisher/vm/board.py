@@ -13,13 +13,15 @@ Controller: TypeAlias = Literal["nvme", "virtio-scsi", "virtio-blk"]
 class Board:
     """`smbios` are values of QEMU's -smbios option; `disk` is what all drives hang
     on; `cdrom` is an ISO file, which boots when no drive does; `tpm` the number of a
-    socket that is connected to swtpm's control channel and that QEMU inherits."""
+    socket that is connected to swtpm's control channel and that QEMU inherits; `bare`
+    leaves out the controllers of QEMU's board that machines of clouds have not."""
 
     smbios: tuple[str, ...] = ()
     disk: Controller = "virtio-blk"
     nic: str = "virtio-net-pci"
     cdrom: Path | None = None
     tpm: int | None = None
+    bare: bool = False
 
     def drive_devices(self, number: int, order: int | None = None) -> list[str]:
         """Arguments that attach the drive disk{number}; `order` is its place in the

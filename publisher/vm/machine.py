@@ -78,7 +78,8 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
     """QEMU's command line; `qmp` and `console` are connected sockets' numbers."""
     platform = platform_of(hardware.arch)
     argv = [platform.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    argv += ["-machine", platform.machine, *accelerator.arguments]
+    bare = platform.bare if hardware.board.bare else ""
+    argv += ["-machine", f"{platform.machine}{bare}", *accelerator.arguments]
     argv += ["-smp", str(hardware.cpus or cpus()), "-m", str(hardware.memory)]
     argv += ["-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"]
     argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]

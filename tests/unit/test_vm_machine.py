@@ -70,6 +70,24 @@ def test_the_devices_of_an_architecture_are_its_qemus(arch: Arch, tmp_path: Path
     assert platform.tpm in devices
 
 
+@pytest.mark.parametrize("arch", PLATFORMS)
+def test_a_bare_board_is_one_that_qemu_can_make(arch: Arch, hardware: Hardware) -> None:
+    platform = PLATFORMS[arch]
+    if which(platform.qemu) is None:
+        pytest.skip(f"{platform.qemu} is not installed")
+    plain = replace(hardware, arch=arch)
+    bare = replace(plain, board=Board(bare=True))
+    machines = [" ".join(arguments(each, TCG, 5, 6)) for each in (plain, bare)]
+    assert platform.bare not in machines[0] or not platform.bare
+    assert f"-machine {platform.machine}{platform.bare} " in machines[1]
+    kind = platform.machine.partition(",")[0]
+    told = subprocess.run(
+        [platform.qemu, "-machine", f"{kind},help"], capture_output=True, text=True
+    )
+    for word in filter(None, platform.bare.split(",")):
+        assert f" {word.partition('=')[0]}=<bool>" in told.stdout
+
+
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
     return detached(tmp_path / "memory")

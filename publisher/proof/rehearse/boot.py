@@ -189,6 +189,7 @@ def _hardware(order: Order, service: Service, stack: contextlib.ExitStack) -> Ha
             nic=f"{look.nic},mac={service.mac}",
             cdrom=props.cd(service.cdrom, directory / "cd.iso") if look.cdrom else None,
             tpm=chip,
+            bare=True,
         ),
         network=stack.enter_context(order.network(service)),
     )
