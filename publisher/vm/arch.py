@@ -54,6 +54,11 @@ _X86_CPU = (
     # Where newer QEMUs have FSRM, Linux relies on ERMS with it, and else goes round in
     # circles (arch/x86/lib/memmove_64.S)
     ",-erms,-fsrm,-la57,-pku,-smap,-svm,-monitor"
+    # Kernels that can be run by FIPS 140, as Debian 13's, prove each implementation of a
+    # cipher to themselves when its module comes; udev loads those for AES and PCLMULQDQ
+    # wherever a processor has them, and that takes an emulated one three seconds
+    # (crypto/Kconfig: CRYPTO_FIPS, crypto/testmgr.c)
+    ",-aes,-pclmulqdq"
     # A processor whose time stamps Linux trusts, instead of asking the HPET through QEMU's
     # lock each time, and that never speculates, so that nothing is done against that:
     # Bonnell, in arch/x86/kernel/cpu/common.c (cpu_vuln_whitelist) and intel.c
