@@ -36,6 +36,8 @@ class World:
         self.looks: Sequence[Look] = (LOOK,)
         self.second: Mapping[str, Any] = FRESH
         self.error = ""
+        self.crashes: list[bool] = []
+        """Of whom QEMU itself fails in its next boot: the first machine, or not."""
         self.booted: list[tuple[str, bool, int | None]] = []
         self.images: list[Path] = []
         self.explained: list[Path] = []
@@ -56,6 +58,7 @@ class World:
 
     def overlay(self, disk: Disk, path: Path, task: Task) -> Path:
         self.images.append(path)
+        path.touch(exist_ok=False)
         return path
 
     @contextlib.contextmanager
@@ -68,6 +71,12 @@ class World:
             self.both.wait()
         self.booted.append((order.look.title, order.full, order.cpus))
         self.booted.sort(key=lambda entry: not entry[1])
+        assert not (order.directory / "console.log").exists()
+        if order.full in self.crashes:
+            self.crashes.remove(order.full)
+            crashed = seen(order.directory, known=None, error="QEMU ended (an assertion)")
+            crashed.crashed = True
+            return crashed
         if order.full:
             known = None if self.error else facts()
             reports = [] if self.error else [READY]
@@ -110,6 +119,26 @@ def test_a_disk_that_passes_boots_as_two_machines_at_once_and_leaves_nothing(wor
     assert list((world.directory / "logs").iterdir()) == []
     assert list((world.directory / "scratch").iterdir()) == []
     assert verdict.claims[-1].status is Status.LINT
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_machine_whose_qemu_crashed_boots_once_more_from_the_disk(
+    first: bool, world: World
+) -> None:
+    world.machines(1)
+    world.crashes = [first]
+    assert world.rehearse().passed
+    assert sorted(full for _, full, _ in world.booted) == sorted([True, False, first])
+    assert len(world.images) == 3
+    assert len(set(world.images)) == 2
+    assert list((world.directory / "scratch").iterdir()) == []
+
+
+def test_a_qemu_that_crashes_again_is_no_chance(world: World) -> None:
+    world.machines(1)
+    world.crashes = [True, True]
+    assert not world.rehearse().passed
+    assert [full for _, full, _ in world.booted] == [True, True]
 
 
 def test_where_there_is_room_for_one_they_boot_one_after_the_other(world: World) -> None:

@@ -90,6 +90,8 @@ class Seen:
     """Seconds that the power button took; None when it was not pressed or had no effect."""
     answered: bool = False
     """An SSH server greeted."""
+    crashed: bool = False
+    """QEMU itself failed."""
     blind: bool = False
     """The guest could not be given a metadata service: see Order.blind."""
     seconds: float = 0.0
@@ -160,6 +162,7 @@ def boot(order: Order, task: Task, *, act: Callable[[Shell], None] = lambda _: N
         except BuildError as error:
             seen.error = error
         seen.answered = shell.answered
+        seen.crashed = machine.crashed
         seen.phases = machine.tracker.seconds
         if full and seen.error is None:
             shell.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -92,27 +92,43 @@ def _boots(
     checked: list[Claim] = []
 
     def check(shell: Shell) -> None:
-        checked.extend(run_all(shell, first_order.settings.checks, first_order.guest.name))
+        checked[:] = run_all(shell, first_order.settings.checks, first_order.guest.name)
 
     stop = Cancellation(task.cancellation)
     # the screen follows the first one
     quiet = Task(task.step, task.memory, cancellation=stop, clock=task.clock)
     with ThreadPoolExecutor(1, thread_name_prefix="rehearse-beside") as pool:
         try:
-            running = [pool.submit(boot, order, quiet) for order in others if beside > 1]
-            first = boot(first_order, task, act=check)
+            running = [pool.submit(_boot, order, disk, quiet) for order in others if beside > 1]
+            first = _boot(first_order, disk, task, act=check)
             claims = [*judge.claims(first, disk.size), *checked]
             if first.error is not None:
                 return [first], [*claims, *(judge.unreached(order.look) for order in others)]
             boots = [first]
             for number, order in enumerate(others):
                 task.phase(f"as another instance: {order.look.title}")
-                seen = running[number].result() if running else boot(order, task)
+                seen = running[number].result() if running else _boot(order, disk, task)
                 boots.append(seen)
                 claims.append(judge.another(seen, first))
             return boots, claims
         finally:
             stop.cancel()
+
+
+def _boot(
+    order: Order, disk: Disk, task: Task, *, act: Callable[[Shell], None] = lambda _: None
+) -> Seen:
+    """The boot, and once another one when QEMU itself failed, which says nothing about
+    the disk."""
+    seen = boot(order, task, act=act)
+    if not seen.crashed:
+        return seen
+    task.note(f"QEMU failed, the machine is booted anew: {seen.error}", "warning")
+    again = order.directory.with_name(f"{order.directory.name}-again")
+    again.mkdir(mode=0o700)
+    order.image.unlink()
+    props.overlay(disk, order.image, task)
+    return boot(replace(order, directory=again), task, act=act)
 
 
 def _explain(
