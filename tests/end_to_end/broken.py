@@ -556,7 +556,7 @@ BROKEN: tuple[Broken, ...] = (
     ),
     Broken(
         "a password",
-        edit("/etc/shadow", "root:!*:", "root:$y$j9T$abcdefghijk$0123456789abcdefghijklmnopqrstu:"),
+        edit("/etc/shadow", "root:*:", "root:$y$j9T$abcdefghijk$0123456789abcdefghijklmnopqrstu:"),
         "traces.password",
         "root has a password",
         "/etc/shadow:3",
