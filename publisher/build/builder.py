@@ -313,6 +313,7 @@ class _Build:
         self.private("the key of the build's login", room.keys.identity.read_text())
         self.private("the host key of the build's machine", room.keys.host_private)
         into = self.workspace.directory / "sealed.raw"
+        self.kept.pause()
         room.join_early(into)
         try:
             script = cleaning.script(room.keys.user_public, self.epoch)

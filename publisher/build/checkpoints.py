@@ -33,6 +33,9 @@ from publisher.model import GIB, Noun
 
 LIMIT = 10 * GIB
 """Bytes of all checkpoints together, unless PUBLISH_CACHE_SIZE says otherwise."""
+UNHURRIED = 5.0
+"""Seconds. A build that takes less, as after a failed step, is not slowed down by what
+earlier ones have left to be synced: meanwhile the host writes it out by itself."""
 _DESCRIPTION = "checkpoint.json"
 
 
@@ -108,7 +111,7 @@ class Checkpoints:
         self._lock = -1
         self._changing = threading.Lock()
         self._syncing = threading.Lock()
-        self._left = threading.Event()
+        self._pausing = threading.Event()
         self._background: ThreadPoolExecutor | None = None
 
     # -- locking
@@ -116,7 +119,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         self.layers.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.chmod(0o700)
-        self._left.clear()
+        self._pausing.clear()
         self._lock = self._open_lock()
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         return self
@@ -127,7 +130,7 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._left.set()
+        self._pausing.set()
         if self._background is not None:
             self._background.shutdown(wait=False, cancel_futures=True)
             self._background = None
@@ -268,17 +271,24 @@ class Checkpoints:
         self._sync_all(lambda: False)
 
     def sync_soon(self) -> None:
-        """Do that beside the build, which waits for none of it: a machine's memory is
-        much to write. What is not done when the store is left counts until the host
-        restarts, and the next build goes on with it."""
+        """Do that beside a build that has been busy for a while and waits for none of
+        it: a machine's memory is much to write. What is not done when the store is left
+        counts until the host restarts, and the next build goes on with it."""
+        self._pausing.clear()
 
         def quietly() -> None:
+            if self._pausing.wait(UNHURRIED):
+                return
             with contextlib.suppress(OSError, Cancelled):  # the next one meets it again
-                self._sync_all(self._left.is_set)
+                self._sync_all(self._pausing.is_set)
 
         if self._background is None:
             self._background = ThreadPoolExecutor(1, thread_name_prefix="sync")
         self._background.submit(quietly)
+
+    def pause(self) -> None:
+        """Leave the host's disk to others until the next `sync_soon`."""
+        self._pausing.set()
 
     def _sync_all(self, stop: Callable[[], bool]) -> None:
         with self._syncing:

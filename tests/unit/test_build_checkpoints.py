@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from publisher.build import checkpoints
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, cache_limit, chain
 from publisher.errors import UsageError
 from publisher.memory import boot_id
@@ -234,6 +235,7 @@ def test_syncing_in_the_background_is_waited_for_at_the_end(
 
     made = keep(kept, levels("a"))
     monkeypatch.setattr("publisher.disks.raw.os.fsync", slow)
+    monkeypatch.setattr(checkpoints, "UNHURRIED", 0.0)
     kept.sync_soon()
     assert began.wait(10)
     found = kept.get(made.key)
@@ -271,6 +273,7 @@ def test_leaving_the_store_does_not_wait_for_what_is_still_to_be_synced(
         synced.append(handle)
 
     monkeypatch.setattr("publisher.disks.raw.os.fsync", slow)
+    monkeypatch.setattr(checkpoints, "UNHURRIED", 0.0)
     with Checkpoints(tmp_path) as kept:
         made = keep(kept, levels("a"))
         kept.sync_soon()
@@ -283,3 +286,21 @@ def test_leaving_the_store_does_not_wait_for_what_is_still_to_be_synced(
     assert found is not None
     assert not found.synced
     assert len(synced) == 1
+
+
+def test_a_short_build_is_not_slowed_down_by_what_is_still_to_be_synced(
+    kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = threading.Event()
+    monkeypatch.setattr("publisher.disks.raw.os.fsync", lambda _: synced.set())
+    monkeypatch.setattr(checkpoints, "UNHURRIED", 0.2)
+    made = keep(kept, levels("a"))
+    kept.sync_soon()
+    kept.pause()
+    assert not synced.wait(0.4)
+    kept.sync_soon()
+    assert synced.wait(5), "a longer one has the time"
+    until_synced = time.monotonic() + 5
+    while not (found := kept.get(made.key)) or not found.synced:
+        assert time.monotonic() < until_synced
+        time.sleep(0.01)
