@@ -85,13 +85,12 @@ rm -rf "$@" /run/publisher-keys \
     /var/lib/systemd/linger \
     /var/lib/dhcp/* /var/lib/dhclient/* /var/lib/NetworkManager/*.lease \
     /var/lib/dhcpcd/*.lease /var/lib/systemd/timesync /var/lib/private/systemd/timesync \
-    /var/lib/systemd/timers /var/cache/ldconfig/aux-cache /var/cache/man/*
+    /var/lib/systemd/timers /var/log/journal/* /var/cache/ldconfig/aux-cache /var/cache/man/*
 if [ -d /root/.ssh ]; then rmdir /root/.ssh 2>/dev/null || true; fi
 find /var/log -xdev ! -type d -delete &
 logs=$!
 find /tmp /var/tmp /var/crash -xdev -mindepth 1 -delete 2>/dev/null || true
 wait "$logs"
-rm -rf /var/log/journal/*
 @TIMES@
 sync
 fstrim --all || true

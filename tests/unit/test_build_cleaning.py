@@ -88,6 +88,7 @@ def test_cleaning_takes_the_traces_of_the_build_and_nothing_else(tmp_path: Path)
     assert clean_in(tmp_path) == 0
     assert [name for name in TRACES if (tmp_path / name).exists()] == []
     assert [name for name in STAY if not (tmp_path / name).exists()] == []
+    assert not list((tmp_path / "var/log/journal").iterdir()), "not even the machine's directory"
     assert (tmp_path / "root/.ssh/authorized_keys").read_text() == operator
     assert (tmp_path / "etc/machine-id").read_text() == ""
     assert (tmp_path / "etc/hostname").read_text() == "localhost\n"
