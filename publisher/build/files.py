@@ -42,6 +42,14 @@ PermitRootLogin no
 ClientAliveInterval 120
 """
 
+# Clouds' networks carry no multicast: a name without a dot would be waited for in vain, some
+# seconds each time.
+_RESOLVED = """\
+[Resolve]
+LLMNR=no
+MulticastDNS=no
+"""
+
 _FSTAB_ROOT = "UUID={root} / ext4 rw,discard,errors=remount-ro 0 1\n"
 _FSTAB_ESP = "UUID={esp} /boot/efi vfat umask=0077,nofail 0 2\n"
 
@@ -87,6 +95,7 @@ def tree_files(platform: Platform) -> dict[str, str]:
         "etc/grub.d/enable_cloud": "",
         "etc/cloud/cloud.cfg.d/90-image.cfg": _CLOUD_INIT,
         "etc/ssh/sshd_config.d/10-cloud-image.conf": _SSHD,
+        "etc/systemd/resolved.conf.d/10-cloud-image.conf": _RESOLVED,
         "etc/initramfs-tools/conf.d/all-clouds": "MODULES=most\n",
     }
 

@@ -23,7 +23,7 @@ _CPU = (
     *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
     *("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features"),
 )
-FORMAT = 2
+FORMAT = 3
 """Changes when machines of older checkpoints are of no use any more."""
 INSTALLED = 1
 """The same for what installers left."""

@@ -6,6 +6,8 @@ from publisher.vm.arch import Platform
 
 _BASE = (
     *("systemd-sysv", "udev", "dbus", "libpam-systemd", "kmod", "procps", "sudo", "less"),
+    # the machine's own name, which sudo looks up each time, whatever the cloud calls it
+    "libnss-myhostname",
     *("ca-certificates", "netbase", "iproute2", "netplan.io", "systemd-timesyncd", "tzdata"),
     *("openssh-server", "cloud-init", "cloud-guest-utils", "initramfs-tools", "zstd"),
     *("e2fsprogs", "fdisk", "dosfstools"),

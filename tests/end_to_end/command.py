@@ -19,6 +19,7 @@ DEMO = str(ROOT / "pipelines" / "demo.toml")
 _ASKED = (
     "{run = '! getent hosts deb.debian.org', name = 'other names do not exist'}",
     "{run = \"! timeout 20 bash -c '</dev/tcp/1.1.1.1/80'\", name = 'no way leads out'}",
+    "{run = 'getent hosts $(hostname)', name = 'it knows its own name'}",
     "{run = 'cat /sys/class/dmi/id/chassis_asset_tag', output = '^7783-7084-', on = ['azure']}",
     "{run = 'cat /sys/class/dmi/id/product_name', output = '^Google Compute E', on = ['gcp']}",
     "{run = 'ls /sys/class/nvme', output = '^nvme0$', on = ['aws']}",

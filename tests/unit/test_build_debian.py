@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.build import debian, mmdebstrap, namespace, suites
+from publisher.build import debian, files, mmdebstrap, namespace, suites
 from publisher.build.workspace import Workspace
 from publisher.disks.store import Store
 from publisher.errors import BuildError, HostError
@@ -112,8 +112,18 @@ def test_cloud_init_finds_the_dhcp_client_of_its_time() -> None:
     assert "isc-dhcp-client" in suites.packages("bookworm", X86)
     assert "dhcpcd-base" in suites.packages("trixie", X86)
     assert "systemd-resolved" not in suites.packages("bullseye", X86)
+
+
+def test_an_image_has_all_that_a_cloud_asks_for() -> None:
     for package in ("cloud-init", "openssh-server", "linux-image-cloud-amd64", "grub-cloud-amd64"):
         assert package in suites.packages("bookworm", X86)
+
+
+@pytest.mark.parametrize("suite", ["bullseye", "bookworm", "trixie", "sid"])
+def test_no_image_waits_for_its_own_name(suite: str) -> None:
+    assert "libnss-myhostname" in suites.packages(suite, X86)
+    (settings,) = (text for path, text in files.tree_files(X86).items() if "resolved.conf" in path)
+    assert "LLMNR=no" in settings.splitlines()
 
 
 def test_a_given_mirror_brings_updates_and_security_where_it_has_them(world: World) -> None:
