@@ -8,7 +8,8 @@ import functools
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from publisher.closing import Closing
@@ -89,6 +90,25 @@ def zeros(length: int, chunk: int = 4 * MIB) -> Iterator[bytes]:
         yield _zero_bytes(length)
 
 
+def _ahead(handle: int, extents: Iterable[Extent], chunk: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) of the extents in pieces of at most `chunk` bytes, each read while the
+    one before is looked at."""
+    pieces = (
+        (at, min(chunk, extent.end - at))
+        for extent in extents
+        for at in range(extent.offset, extent.end, chunk)
+    )
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+        before: tuple[int, Future[bytes]] | None = None
+        for at, length in pieces:
+            coming = pool.submit(os.pread, handle, length, at)
+            if before is not None:
+                yield before[0], before[1].result()
+            before = at, coming
+        if before is not None:
+            yield before[0], before[1].result()
+
+
 def inspect(
     path: Path,
     check: Callable[[], None] = lambda: None,
@@ -109,22 +129,21 @@ def inspect(
                 hint="shrink it: what is behind the last partition can be cut off",
             )
         position = 0
-        for extent in ext.align(ext.of_file(file.fileno(), size), unit, size):
-            for piece in zeros(extent.offset - position, chunk):
+        whole = ext.align(ext.of_file(file.fileno(), size), unit, size)
+        for at, data in _ahead(file.fileno(), whole, chunk):
+            for piece in zeros(at - position, chunk):
                 check()
                 digest.update(piece)
-            for at in range(extent.offset, extent.end, chunk):
-                check()
-                data = os.pread(file.fileno(), min(chunk, extent.end - at), at)
-                digest.update(data)
-                found.extend(
-                    Extent(at + start, min(unit, len(data) - start))
-                    for start in range(0, len(data), unit)
-                    if not is_zero(data[start : start + unit])
-                )
-                if progress is not None:
-                    progress(at + len(data))
-            position = extent.end
+            check()
+            digest.update(data)
+            found.extend(
+                Extent(at + start, min(unit, len(data) - start))
+                for start in range(0, len(data), unit)
+                if not is_zero(data[start : start + unit])
+            )
+            position = at + len(data)
+            if progress is not None:
+                progress(position)
         for piece in zeros(size - position, chunk):
             check()
             digest.update(piece)

@@ -33,6 +33,9 @@ STALL = 300.0
 """Seconds without any sign of life from a booting guest before giving up."""
 BOOT = 1800.0
 """Seconds that a boot may take, however alive it looks."""
+GATHER = 0.005
+"""Seconds between two looks at the console: QEMU sends each letter by itself, and looking
+at each takes as long as the guest takes to print some."""
 CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
 
@@ -246,6 +249,7 @@ class Machine(Closing):
                 self.tracker.feed(data)
                 for view in tuple(self._viewers):
                     view(data)
+                await asyncio.sleep(GATHER)
 
     async def _obey(self) -> None:
         while not self.task.cancellation.cancelled:
