@@ -36,6 +36,8 @@ BOOT = 1800.0
 GATHER = 0.005
 """Seconds between two looks at the console: QEMU sends each letter by itself, and looking
 at each takes as long as the guest takes to print some."""
+GONE = 5.0
+"""Seconds in which the end of a QEMU is noticed that hung up."""
 CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
 
@@ -356,11 +358,13 @@ class Machine(Closing):
         return self._asked(command, self._client.execute(command, arguments or None))
 
     def _asked(self, command: str, work: Coroutine[Any, Any, T]) -> T:
-        from qemu.qmp import QMPError
+        from qemu.qmp import ExecuteError, QMPError
 
         try:
             return self._call(work, ANSWER)
         except QMPError as error:
+            if not isinstance(error, ExecuteError):
+                self.wait(GONE)  # it hung up: its end, which tells more, is not yet seen
             self.check()
             raise BuildError(f"QEMU refused {command}: {error}") from error
 
