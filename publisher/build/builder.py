@@ -186,6 +186,7 @@ class _Build:
         self.private = private
         self.firmware = _firmware(recipe.firmware, self.platform)
         self.log = workspace.directory / "console.log"
+        self.sealed = workspace.directory / "sealed.raw"
         self.evidence: list[Mapping[str, Any]] = []
         self.by_hand: list[str] = []
 
@@ -266,7 +267,7 @@ class _Build:
         started = self.task.clock.monotonic()
         self.task.phase(f"resuming the machine {where}")
         try:
-            room.resume(checkpoint, self.firmware)
+            room.resume(checkpoint, self.firmware, join=self.sealed)
         except (BuildError, HostError, OSError) as error:
             self.task.check()
             self.task.note(f"the checkpoint can't be resumed: {error}", "warning")
@@ -285,6 +286,7 @@ class _Build:
 
     def _finish(self, room: Room, work: sources.Work, first: int) -> sources.Work:
         """The steps from `first` on, and the sealing."""
+        room.join_early(self.sealed)
         self.kept.sync_soon()
 
         def after(number: int, shown: steps.Evidence | None) -> None:
@@ -312,9 +314,7 @@ class _Build:
             self.task.note(f"this image can't be built again: {_told(self.by_hand)}", "warning")
         self.private("the key of the build's login", room.keys.identity.read_text())
         self.private("the host key of the build's machine", room.keys.host_private)
-        into = self.workspace.directory / "sealed.raw"
         self.kept.pause()
-        room.join_early(into)
         try:
             script = cleaning.script(room.keys.user_public, self.epoch)
             cleaning.clean(room.shell, room.machine, script, self.task)
@@ -322,8 +322,7 @@ class _Build:
             self._explain(error, work)
             raise
         self.task.phase("sealing: joining the layers")
-        sealed = room.flatten(into)
-        work = replace(work, disk=sealed)
+        work = replace(work, disk=room.flatten(self.sealed))
         _erase(work, self.task)
         return work
 

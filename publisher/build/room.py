@@ -65,7 +65,7 @@ class Room:
 
     Either `boot` or `resume` brings the machine up; `keep` writes a checkpoint;
     `flatten` gives the disk after the machine has powered off, which goes faster when
-    `join_early` was called behind the last checkpoint.
+    `join_early` was called while it ran.
     """
 
     def __init__(
@@ -145,10 +145,16 @@ class Room:
         self._login()
 
     def resume(
-        self, checkpoint: Checkpoint, firmware: tuple[Path, Path] | None, *, user: str = "root"
+        self,
+        checkpoint: Checkpoint,
+        firmware: tuple[Path, Path] | None,
+        *,
+        user: str = "root",
+        join: Path | None = None,
     ) -> None:
         """Bring back the machine of a checkpoint, without booting; `user` is its
-        Login's, who may become root; without one, its clock stays behind.
+        Login's, who may become root; without one, its clock stays behind. `join` is
+        for `join_early`.
 
         Raises BuildError when QEMU can't take it; the room can't be used then."""
         place = self._kept.place(checkpoint.key)
@@ -158,6 +164,8 @@ class Room:
         self.keys = keys.load(self.directory)
         self._user = user
         self._layers = checkpoint.layers
+        if join is not None:
+            self.join_early(join)
         self._start(firmware, incoming=True)
         snapshot.thaw(self.machine, self._kept.memory(checkpoint), self.task)
         self._login(awake=True)
@@ -172,7 +180,7 @@ class Room:
             raise BuildError(f"the resumed machine's clock could not be set: {done.text}")
 
     def _start(self, firmware: tuple[Path, Path] | None, *, incoming: bool) -> None:
-        self._active = self._overlay()
+        self._active = self._overlay(self._kept.layers / self._layers[-1])
         hardware = replace(
             self._hardware,
             drives=(
@@ -206,8 +214,7 @@ class Room:
                 hint="give this user sudo with NOPASSWD in the answer files, or root the key",
             )
 
-    def _overlay(self) -> Path:
-        below = self._kept.layers / self._layers[-1]
+    def _overlay(self, below: Path) -> Path:
         kind = "raw" if below.suffix == ".raw" else "qcow2"
         return snapshot.make_overlay(self._kept.new_layer("qcow2"), below, kind, self.task)
 
@@ -226,20 +233,24 @@ class Room:
         known = self._kept.get(key)
         if known is not None:
             return known
-        below, before = self._active, self._layers
-        self._layers = layers = (*before, below.name)
+        below = self._active
         try:
-            self._active = self._overlay()
+            overlay = self._overlay(below)
         except HostError as error:
-            self._layers = before
             self.task.note(f"no checkpoint after {level.title}: {error}", "warning")
             return None
+
+        def frozen() -> None:
+            self._layers, self._active = (*self._layers, below.name), overlay
+            if self._joining is not None:
+                self._joining.follow(below)
+
         earlier = self._kept.failures(name) if failed else []
         made = Checkpoint(
             key=key,
             title=f"failed: {level.title}" if failed else level.title,
             name=name,
-            layers=layers,
+            layers=(*self._layers, below.name),
             facts=facts,
             levels=tuple(one.to_json() for one in levels),
             created=self.task.clock.now(),
@@ -248,7 +259,7 @@ class Room:
         )
         try:
             with self._kept.making(key) as partial:
-                snapshot.freeze(self.machine, self._active, partial / "memory", self.task)
+                snapshot.freeze(self.machine, overlay, partial / "memory", self.task, frozen=frozen)
                 for file in (*_KEPT, VARIABLES):
                     if (self.directory / file).exists():
                         shutil.copy(self.directory / file, partial / file)
@@ -258,6 +269,9 @@ class Room:
             self.machine.check()
             self.task.note(f"no checkpoint after {level.title}: {error}", "warning")
             return None
+        finally:
+            if self._active != overlay:
+                overlay.unlink(missing_ok=True)
         for old in earlier:
             self._kept.discard(old)
         return made
@@ -276,8 +290,7 @@ class Room:
         self._stack.close()
         early = self._joining
         if early is not None:
-            fits = early.into == into and early.below.name == self._layers[-1]
-            if fits and early.add(self._active):
+            if early.into == into and early.add(self._active):
                 return into
             early.close()
             into.unlink(missing_ok=True)

@@ -3,8 +3,6 @@ cleaned (publisher.build.cleaning), and what was deleted is really gone."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,8 +10,9 @@ from pathlib import Path
 
 from publisher.build.cleaning import SSHD_DROP_IN
 from publisher.build.layout import ROOT_OFFSET
-from publisher.errors import BuildError, HostError
-from publisher.model import MIB, Extent
+from publisher.disks import holes
+from publisher.errors import BuildError
+from publisher.model import Extent
 from publisher.task import Task
 from publisher.vm import process
 
@@ -73,23 +72,6 @@ def free_blocks(listing: str, block: int) -> Iterator[Extent]:
             yield Extent(int(first) * block, length)
 
 
-_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
-
-
-def _punch(handle: int, extent: Extent) -> bool:
-    """Make a hole; False where the file system can't."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    offset, length = ctypes.c_int64(extent.offset), ctypes.c_int64(extent.length)
-    while libc.fallocate(handle, _PUNCH, offset, length):
-        code = ctypes.get_errno()
-        if code == errno.EINTR:
-            continue
-        if code in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
-            return False
-        raise HostError(f"cannot erase free blocks: {os.strerror(code)}")
-    return True
-
-
 def erase(disk: Path, task: Task, *, offset: int = ROOT_OFFSET) -> int:
     """Make every free block of the ext file system at `offset` a hole (zeros where
     the host's file system has no holes); returns the bytes that were free. It is for
@@ -107,13 +89,7 @@ def erase(disk: Path, task: Task, *, offset: int = ROOT_OFFSET) -> int:
         raise BuildError(f"the sealed file system can't be read:\n{listing}")
     erased = 0
     with disk.open("r+b") as file:
-        punching = True
         for extent in free_blocks(listing, int(size[1])):
-            task.check()
-            extent = Extent(offset + extent.offset, extent.length)
-            punching = punching and _punch(file.fileno(), extent)
-            if not punching:
-                for at in range(extent.offset, extent.end, MIB):
-                    os.pwrite(file.fileno(), bytes(min(MIB, extent.end - at)), at)
+            holes.clear(file.fileno(), Extent(offset + extent.offset, extent.length), task.check)
             erased += extent.length
     return erased

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,11 +37,19 @@ def make_overlay(path: Path, below: Path, kind: str, task: Task) -> Path:
     return path
 
 
-def freeze(machine: Machine, overlay: Path, memory: Path, task: Task) -> None:
+def freeze(
+    machine: Machine,
+    overlay: Path,
+    memory: Path,
+    task: Task,
+    *,
+    frozen: Callable[[], None] = lambda: None,
+) -> None:
     """Write the machine as it is now and let it go on, from now on in `overlay`.
 
-    `overlay` is an empty layer over the first drive's current one. Raises
-    BuildError when the memory could not be written: the machine runs on then.
+    `overlay` is an empty layer over the first drive's current one; `frozen` is called
+    as soon as nothing is written to that one any more. Raises BuildError when the memory
+    could not be written: the machine runs on then.
     After a HostError it is of no use, for it stands still, or nobody knows which
     layer it writes to.
     """
@@ -53,6 +61,7 @@ def freeze(machine: Machine, overlay: Path, memory: Path, task: Task) -> None:
         **{"snapshot-file": str(overlay), "format": "qcow2", "mode": "existing"},
     )
     try:
+        frozen()
         machine.execute("migrate-set-parameters", **{"max-bandwidth": _UNBOUNDED})
         with _stream(machine, memory, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as uri:
             machine.execute("migrate", uri=uri)

@@ -62,8 +62,14 @@ def test_a_machine_that_may_stand_still_is_not_used_any_more(
     refused: str, tmp_path: Path, task: Task
 ) -> None:
     machine = cast(Machine, Refusing(refused))
+    told: list[str] = []
+
+    def frozen() -> None:
+        told.append(refused)
+
     with pytest.raises(HostError, match=f"could not be frozen: QEMU refused {refused}"):
-        snapshot.freeze(machine, tmp_path / "overlay", tmp_path / "memory", task)
+        snapshot.freeze(machine, tmp_path / "overlay", tmp_path / "memory", task, frozen=frozen)
+    assert told == (["cont"] if refused == "cont" else []), "the layer is written to until then"
 
 
 def test_a_machine_whose_memory_cannot_be_written_runs_on(tmp_path: Path, task: Task) -> None:
@@ -165,14 +171,14 @@ def test_a_checkpoint_that_does_not_fit_is_not_tried_again(
     error: Exception, stays: bool, tmp_path: Path, task: Task
 ) -> None:
     class Broken:
-        def resume(self, *_: object) -> None:
+        def resume(self, *_: object, **__: object) -> None:
             raise error
 
     path = levels("a")
     with Checkpoints(tmp_path) as kept:
         made = keep(kept, path)
         build = cast(Any, _Build.__new__(_Build))
-        build.task, build.kept, build.firmware = task, kept, None
+        build.task, build.kept, build.firmware, build.sealed = task, kept, None, tmp_path
         assert build._resume(Broken(), "after step 1", made) is False
         assert (kept.get(made.key) is not None) is stays
         if not stays:

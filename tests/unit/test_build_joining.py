@@ -84,22 +84,46 @@ def test_layers_that_could_not_be_joined_ahead_are_left_as_they_were(
     active = active_over(frozen)
     wanted = plainly(active)
     joining = Joining(frozen, tmp_path / "no such directory" / "joined.raw", task)
+    joining.follow(active)
     assert not joining.add(active)
     assert plainly(active) == wanted
 
 
-def test_layers_that_could_not_be_added_can_still_be_joined(
+def test_layers_that_freeze_meanwhile_are_added_in_their_order(
     frozen: Path, tmp_path: Path, task: Task
 ) -> None:
     into = tmp_path / "joined.raw"
     joining = Joining(frozen, into, task)
-    joining._thread.join()
+    second = active_over(frozen)
+    joining.follow(second)
+    third = over(second, "third.qcow2")
+    change(third, "write -P 11 1M 2k", "discard 9M 1M", "write -P 12 0 64k")
+    joining.follow(third)
+    active = over(third, "last.qcow2")
+    change(active, "write -P 13 12M 4k", "write -P 14 15M 1M")
+    wanted, below = plainly(active), [one.read_bytes() for one in (second, third)]
+    assert joining.add(active)
+    joining.close()
+    assert into.read_bytes() == wanted
+    assert [one.read_bytes() for one in (second, third)] == below
+
+
+def test_what_is_no_layer_spoils_the_file(frozen: Path, tmp_path: Path, task: Task) -> None:
+    joining = Joining(frozen, tmp_path / "joined.raw", task)
     active = active_over(frozen)
-    wanted = plainly(active)
-    into.unlink()
-    into.mkdir()  # so that the commit fails
+    active.write_bytes(b"no layer")
     assert not joining.add(active)
-    assert plainly(active) == wanted
+    joining.close()
+
+
+def test_a_layer_whose_data_are_packed_is_left_to_others(
+    frozen: Path, tmp_path: Path, task: Task
+) -> None:
+    joining = Joining(frozen, tmp_path / "joined.raw", task)
+    active = active_over(frozen)
+    change(active, "write -c -P 15 4M 64k")
+    assert not joining.add(active)
+    joining.close()
 
 
 def test_joining_ends_when_the_build_does(

@@ -149,6 +149,7 @@ def a_build(task: Task, kept: Checkpoints, on_error: OnError) -> _Build:
     build = _Build.__new__(_Build)
     build.recipe, build.spec, build.task, build.kept = RECIPE, Spec("demo", "1"), task, kept
     build.workspace = MagicMock(directory=kept.directory)
+    build.sealed = kept.directory / "sealed.raw"
     build.on_error, build.path = on_error, levels("true", "false")
     build.evidence, build.by_hand, build.directory = [], [], Path()
     build.epoch = None

@@ -1,4 +1,5 @@
-"""A machine for the steps comes up although QEMU failed once, and only then twice."""
+"""A machine for the steps: how it comes up although QEMU failed once, and what becomes of
+its layers."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ from typing import Any, cast
 import pytest
 
 from publisher import events
-from publisher.build.checkpoints import Checkpoints
+from publisher.build.checkpoints import Checkpoints, chain
 from publisher.build.room import Login, Room
-from publisher.errors import BootError
+from publisher.errors import BootError, BuildError
 from publisher.memory import Memory
 from publisher.task import Task
-from publisher.vm import accelerator
+from publisher.vm import accelerator, snapshot
 from publisher.vm.machine import Hardware
 
 CHOSEN = accelerator.Accelerator("tcg", "for a test", ())
@@ -76,3 +77,53 @@ def test_twice_is_no_chance_and_a_guests_own_failure_never_was(
 ) -> None:
     with pytest.raises(BootError, match=ends[-1]):
         boot(*ends)
+
+
+class Ahead:
+    """A Joining that notes what it is given."""
+
+    def __init__(self) -> None:
+        self.layers: list[Path] = []
+
+    def follow(self, layer: Path) -> None:
+        self.layers.append(layer)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("end", ["before", "after", "kept"])
+def test_a_layer_is_joined_as_soon_as_nothing_writes_to_it_any_more(
+    end: str, tmp_path: Path, seen: list[events.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def freeze(*_: object, frozen: Callable[[], None]) -> None:
+        if end == "before":
+            raise OSError("no place for a file")
+        frozen()
+        if end == "after":
+            raise BuildError("no place for the memory")
+
+    def make_overlay(path: Path, *_: object) -> Path:
+        path.touch()
+        return path
+
+    monkeypatch.setattr(snapshot, "make_overlay", make_overlay)
+    monkeypatch.setattr(snapshot, "freeze", freeze)
+    with Checkpoints(tmp_path / "store") as kept:
+        task = Task("build", Memory(tmp_path / "memory"), sink=seen.append)
+        room = Room(tmp_path, kept, Hardware((), tmp_path / "log"), CHOSEN, task)
+        room.machine, ahead = cast(Any, SimpleNamespace(check=lambda: None)), Ahead()
+        room._active, room._joining = kept.new_layer("qcow2"), cast(Any, ahead)
+        layers: tuple[str, ...] = ("base.raw",)
+        room._layers = layers
+        below = room._active
+        below.touch()
+        made = room.keep("demo", chain([("boot", {})]), {})
+        assert (made is None) is (end != "kept")
+        live = [path for path in kept.layers.iterdir() if path != below]
+        if end == "before":
+            assert (ahead.layers, live, room._active) == ([], [], below)
+        else:
+            assert (ahead.layers, live) == ([below], [room._active])
+            assert room._layers == (*layers, below.name)
+        room.__exit__(None, None, None)

@@ -10,6 +10,7 @@ import pytest
 
 from publisher.build import seal
 from publisher.build.layout import ROOT_OFFSET
+from publisher.disks import holes
 from publisher.errors import BuildError
 from publisher.model import MIB, Extent
 from publisher.task import Task, detached
@@ -66,12 +67,12 @@ Group 1: (Blocks 32768-65535)
 
 
 @needs_e2fsprogs
-@pytest.mark.parametrize("holes", [True, False], ids=["with holes", "without holes"])
+@pytest.mark.parametrize("punched", [True, False], ids=["with holes", "without holes"])
 def test_what_was_deleted_is_gone_from_the_file(
-    holes: bool, tree: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+    punched: bool, tree: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not holes:
-        monkeypatch.setattr(seal, "_punch", lambda *_: False)
+    if not punched:
+        monkeypatch.setattr(holes, "_punch", lambda *_: False)
     (tree / "root" / "secret").write_bytes(SECRET)
     disk = make(tree)
     debugfs(disk, "rm /root/secret")
@@ -81,7 +82,7 @@ def test_what_was_deleted_is_gone_from_the_file(
     assert b"a secret that was deleted" not in disk.read_bytes()
     assert debugfs(disk, "cat /root/kept") == b"kept" * 5000
     seal.prove(disk, task)
-    if holes:
+    if punched:
         assert disk.stat().st_blocks * 512 < 8 * MIB
 
 
