@@ -164,10 +164,10 @@ class Room:
         self.keys = keys.load(self.directory)
         self._user = user
         self._layers = checkpoint.layers
-        if join is not None:
-            self.join_early(join)
         self._start(firmware, incoming=True)
         snapshot.thaw(self.machine, self._kept.memory(checkpoint), self.task)
+        if join is not None:  # a guest that lets one in leaves a processor idle
+            self.join_early(join)
         self._login(awake=True)
         self._kept.touch(checkpoint)
         if not user:
