@@ -267,7 +267,7 @@ class _Build:
         started = self.task.clock.monotonic()
         self.task.phase(f"resuming the machine {where}")
         try:
-            room.resume(checkpoint, self.firmware, join=self.sealed)
+            room.resume(checkpoint, self.firmware)
         except (BuildError, HostError, OSError) as error:
             self.task.check()
             self.task.note(f"the checkpoint can't be resumed: {error}", "warning")

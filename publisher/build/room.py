@@ -145,16 +145,10 @@ class Room:
         self._login()
 
     def resume(
-        self,
-        checkpoint: Checkpoint,
-        firmware: tuple[Path, Path] | None,
-        *,
-        user: str = "root",
-        join: Path | None = None,
+        self, checkpoint: Checkpoint, firmware: tuple[Path, Path] | None, *, user: str = "root"
     ) -> None:
         """Bring back the machine of a checkpoint, without booting; `user` is its
-        Login's, who may become root; without one, its clock stays behind. `join` is
-        for `join_early`.
+        Login's, who may become root; without one, its clock stays behind.
 
         Raises BuildError when QEMU can't take it; the room can't be used then."""
         place = self._kept.place(checkpoint.key)
@@ -166,8 +160,6 @@ class Room:
         self._layers = checkpoint.layers
         self._start(firmware, incoming=True)
         snapshot.thaw(self.machine, self._kept.memory(checkpoint), self.task)
-        if join is not None:  # a guest that lets one in leaves a processor idle
-            self.join_early(join)
         self._login(awake=True)
         self._kept.touch(checkpoint)
         if not user:

@@ -171,14 +171,14 @@ def test_a_checkpoint_that_does_not_fit_is_not_tried_again(
     error: Exception, stays: bool, tmp_path: Path, task: Task
 ) -> None:
     class Broken:
-        def resume(self, *_: object, **__: object) -> None:
+        def resume(self, *_: object) -> None:
             raise error
 
     path = levels("a")
     with Checkpoints(tmp_path) as kept:
         made = keep(kept, path)
         build = cast(Any, _Build.__new__(_Build))
-        build.task, build.kept, build.firmware, build.sealed = task, kept, None, tmp_path
+        build.task, build.kept, build.firmware = task, kept, None
         assert build._resume(Broken(), "after step 1", made) is False
         assert (kept.get(made.key) is not None) is stays
         if not stays:
