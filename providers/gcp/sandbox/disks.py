@@ -137,7 +137,7 @@ class Disks(Collection):
         with self.store.lock:
             disk = self.store.disks.get(key)
             if disk is not None:
-                self.path(disk).unlink(missing_ok=True)
+                self.store.discard(self.path(disk))
                 self.store.disks.remove(key)
 
     def use(self, key: str, instance: str, *, attached: bool) -> None:

@@ -287,7 +287,7 @@ class Images(Collection):
         with self.store.lock:
             image = self.store.images.get(name)
             if image is not None:
-                self.path(image).unlink(missing_ok=True)
+                self.store.discard(self.path(image))
                 self.store.images.remove(name)
 
     # -- policies

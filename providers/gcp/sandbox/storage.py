@@ -198,7 +198,7 @@ class Storage:
         *,
         components: int = 0,
     ) -> Document:
-        """Make `content` (which is moved) the object's bytes. Hold the lock."""
+        """Make `content` (which goes) the object's bytes. Hold the lock."""
         old = self.find(bucket, name)
         generation = self._store.id()
         now = stamp()
@@ -224,10 +224,11 @@ class Storage:
             document["componentCount"] = components
         else:
             document["md5Hash"] = hashes.md5
-        os.replace(content, self.path(document))
+        os.link(content, self.path(document))
+        self._store.discard(content)
         self._store.objects.put(f"{bucket}/{name}", document)
         if old:
-            self.path(old).unlink(missing_ok=True)
+            self._store.discard(self.path(old))
         return document
 
     def _list(self, request: Request) -> Answer:
@@ -281,7 +282,7 @@ class Storage:
             found = self.object(request.arguments["bucket"], request.arguments["object"])
             self.precondition(request.query, found)
             self._store.objects.remove(f"{found['bucket']}/{found['name']}")
-            self.path(found).unlink(missing_ok=True)
+            self._store.discard(self.path(found))
         return Answer(status=204)
 
     def _patch(self, request: Request) -> Answer:

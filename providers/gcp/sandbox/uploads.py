@@ -224,10 +224,10 @@ class Uploads:
                 bucket, name = found["bucket"], found["name"]
                 self._storage.precondition(found["conditions"], self._storage.find(bucket, name))
                 made = self._storage.commit(bucket, found["metadata"], name, content, hashes)
+                self._store.sessions.put(session, {**found, "resource": made})
         except Refused:
             content.unlink(missing_ok=True)
             self._store.sessions.remove(session)
             raise
         self._hashes.pop(session, None)
-        self._store.sessions.put(session, {**found, "resource": made})
         return Answer(made)
