@@ -41,6 +41,7 @@ def play(
 ) -> process.Completed:
     """Run the playbook. It finds `secrets` with lookup('env', NAME)."""
     require()
+    shell.log_in()
     playbook = (directory / step.playbook).resolve()
     with tempfile.TemporaryDirectory(prefix="ansible.", dir=shell.directory) as made:
         private = Path(made)

@@ -259,7 +259,7 @@ class _Build:
     def _room(self) -> Room:
         private = self.workspace.directory / f"guest-{secrets.token_hex(4)}"
         private.mkdir(mode=0o700)
-        hardware = Hardware(drives=(), log=self.log, arch=self.platform.arch, memory=MEMORY)
+        hardware = Hardware((), self.log, self.platform.arch, MEMORY, port=True)
         return Room(private, self.kept, hardware, self.chosen, self.task)
 
     def _resume(self, room: Room, where: str, checkpoint: Checkpoint) -> bool:
@@ -267,7 +267,7 @@ class _Build:
         started = self.task.clock.monotonic()
         self.task.phase(f"resuming the machine {where}")
         try:
-            room.resume(checkpoint, self.firmware)
+            room.resume(checkpoint, self.firmware, into=self.sealed)
         except (BuildError, HostError, OSError) as error:
             self.task.check()
             self.task.note(f"the checkpoint can't be resumed: {error}", "warning")

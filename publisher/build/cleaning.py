@@ -3,7 +3,8 @@ stopped and nothing writes any more.
 
 A unit does it that waits for shutdown.target as systemd-poweroff.service does (systemd.special(7)),
 and whose end is the end of the machine: it powers off when all is clean, and restarts when it is
-not, which QEMU tells apart.
+not, which QEMU tells apart. When all file systems could be made read-only there is nothing
+left for systemd-shutdown(8) to do, and the power goes at once.
 """
 
 from __future__ import annotations
@@ -96,6 +97,26 @@ sync
 fstrim --all || true
 """
 
+# A file system of a kind that is not named here, or that something still writes to, is left
+# to systemd, which ends all processes first.
+_END = r"""
+orderly=
+while read -r _ place kind options _; do
+    case $options in rw | rw,*) ;; *) continue ;; esac
+    case $kind in
+    ext[234] | xfs | btrfs | f2fs | vfat) mount -o remount,ro "$place" || orderly=yes ;;
+    autofs | binfmt_misc | bpf | cgroup | cgroup2 | configfs | debugfs | devpts | devtmpfs) ;;
+    efivarfs | fusectl | hugetlbfs | mqueue | proc | pstore | ramfs | rpc_pipefs) ;;
+    securityfs | selinuxfs | sysfs | tmpfs | tracefs) ;;
+    *) orderly=yes ;;
+    esac
+done < /proc/mounts
+if [ "$orderly" ]; then
+    systemctl --force --no-block poweroff
+    exec sleep @SHUTDOWN@
+fi
+"""
+
 _PLACE = "/run/publisher-clean"
 _UNIT_FILE = "/run/systemd/system/publisher-clean.service"
 _UNIT = f"""
@@ -104,7 +125,7 @@ Description=Removal of the build's traces
 DefaultDependencies=no
 Requires=shutdown.target
 After=shutdown.target
-SuccessAction=poweroff-force
+SuccessAction=poweroff-immediate
 FailureAction=reboot-force
 
 [Service]
@@ -124,11 +145,15 @@ printf 'PermitRootLogin prohibit-password\\n' > {SSHD_DROP_IN}
 """
 """What a system does before root logs in for the build."""
 # Nothing may start any more, and cancel the shutdown with it: hence "irreversibly".
+# systemd-timesyncd ends only when the lookup of its time servers does, which takes seconds
+# where an answer gets lost; it begins one whenever the clock was set, as at each waking.
 _LEAVE = f"""
 umask 077
 cat > {_PLACE}
 [ -e {_UNIT_FILE} ] || {_WRITE_UNIT}
-exec systemctl --no-block --job-mode=replace-irreversibly start publisher-clean.service
+trap '' TERM HUP
+systemctl --no-block --job-mode=replace-irreversibly start publisher-clean.service || exit
+systemctl kill --signal=KILL systemd-timesyncd.service 2>/dev/null || true
 """
 
 
@@ -152,7 +177,8 @@ def script(user_key: str, epoch: int | None = None) -> str:
         times = f"find / -xdev -newermt @{epoch} -exec touch -h -d @{epoch} {{}} +\n"
     text = _CLEAN.replace("@KEY@", shlex.quote(" ".join(user_key.split()[:2])))
     text = text.replace("@DROP_IN@", SSHD_DROP_IN).replace("@SEALED@", archives.SEALED)
-    return text.replace("@TIMES@\n", times)
+    end = _END.replace("@SHUTDOWN@", f"{SHUTDOWN:.0f}")
+    return text.replace("@TIMES@\n", times) + end
 
 
 def clean(shell: Shell, machine: Machine, script: str, task: Task) -> None:

@@ -3,7 +3,7 @@ checkpointed on the way."""
 
 from __future__ import annotations
 
-import os
+import secrets
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -145,10 +145,16 @@ class Room:
         self._login()
 
     def resume(
-        self, checkpoint: Checkpoint, firmware: tuple[Path, Path] | None, *, user: str = "root"
+        self,
+        checkpoint: Checkpoint,
+        firmware: tuple[Path, Path] | None,
+        *,
+        user: str = "root",
+        into: Path | None = None,
     ) -> None:
         """Bring back the machine of a checkpoint, without booting; `user` is its
-        Login's, who may become root; without one, its clock stays behind.
+        Login's, who may become root; without one, its clock stays behind. `into` is
+        where `flatten` shall put the disk: it begins at once.
 
         Raises BuildError when QEMU can't take it; the room can't be used then."""
         place = self._kept.place(checkpoint.key)
@@ -158,6 +164,9 @@ class Room:
         self.keys = keys.load(self.directory)
         self._user = user
         self._layers = checkpoint.layers
+        self._hardware = replace(self._hardware, port=checkpoint.port)
+        if into is not None:
+            self.join_early(into)
         self._start(firmware, incoming=True)
         snapshot.thaw(self.machine, self._kept.memory(checkpoint), self.task)
         self._login(awake=True)
@@ -167,7 +176,7 @@ class Room:
         # the machine believes that it is still the moment of its checkpoint
         now = self.task.clock.now()
         wake = waking.command(user, now, now - checkpoint.created)
-        done = self.shell.command(wake, stdin=[os.urandom(256)])
+        done = self.shell.command(wake, stdin=[secrets.token_hex(256).encode()], plain=True)
         if done.status:
             raise BuildError(f"the resumed machine's clock could not be set: {done.text}")
 
@@ -248,6 +257,7 @@ class Room:
             created=self.task.clock.now(),
             boot=boot_id(),
             failed=failed,
+            port=self._hardware.port,
         )
         try:
             with self._kept.making(key) as partial:

@@ -23,6 +23,7 @@ from publisher.vm.accelerator import Accelerator, cpus, probe
 from publisher.vm.arch import platform_of
 from publisher.vm.board import PLAIN, Board, comma
 from publisher.vm.console import Phase, Tracker
+from publisher.vm.line import NAME, Line
 from publisher.vm.network import HOST, Network
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ GATHER = 0.005
 at each takes as long as the guest takes to print some."""
 GONE = 5.0
 """Seconds in which the end of a QEMU is noticed that hung up."""
+PORT = "port"
+"""QEMU's name for the port's end on the host."""
 CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
 
@@ -77,10 +80,14 @@ class Hardware:
     forwards: Mapping[str, str] = field(default_factory=dict)
     """ADDRESS:PORT in the guest's network ▶ the command, without a shell, that QEMU
     runs for each connection to it, on its standard input and output."""
+    port: bool = False
+    """Whether it has a port for publisher.vm.line."""
 
 
-def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: int) -> list[str]:
-    """QEMU's command line; `qmp` and `console` are connected sockets' numbers."""
+def arguments(
+    hardware: Hardware, accelerator: Accelerator, qmp: int, console: int, port: int
+) -> list[str]:
+    """QEMU's command line; `qmp`, `console` and `port` are connected sockets' numbers."""
     platform = platform_of(hardware.arch)
     argv = [platform.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     bare = platform.bare if hardware.board.bare else ""
@@ -115,6 +122,11 @@ def arguments(hardware: Hardware, accelerator: Accelerator, qmp: int, console: i
             # 0 is the kernel's own place
             *hardware.board.drive_devices(number, number + (hardware.kernel is not None)),
         ]
+    if hardware.port:
+        # the last device, so that no other has another address with it; number 0 is a console's
+        argv += ["-chardev", f"socket,id={PORT},fd={port}"]
+        argv += ["-device", "virtio-serial-pci,id=serial,max_ports=2"]
+        argv += ["-device", f"virtserialport,bus=serial.0,nr=1,chardev={PORT},name={NAME}"]
     return [*argv, "-incoming", "defer"] if hardware.incoming else argv
 
 
@@ -146,6 +158,7 @@ class Machine(Closing):
         """Why QEMU says it ended: guest-shutdown, guest-reset …; empty while it runs."""
         self._stderr = b""
         self._console: socket.socket | None = None
+        self._port: socket.socket | None = None
         self._viewers: set[Callable[[bytes], None]] = set()
 
     # -- life
@@ -177,6 +190,8 @@ class Machine(Closing):
                 self._call(self._finish(), 10)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(10)
+        if self._port is not None:
+            self._port.close()
         self._loop.close()
 
     def _call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
@@ -192,15 +207,17 @@ class Machine(Closing):
 
         ours, theirs = socket.socketpair()
         console, guest = socket.socketpair()
-        with theirs, guest:
-            argv = arguments(self.hardware, self.accelerator, theirs.fileno(), guest.fileno())
+        self._port, port = socket.socketpair() if self.hardware.port else (None, theirs)
+        with theirs, guest, port:
+            handles = theirs.fileno(), guest.fileno(), port.fileno()
+            argv = arguments(self.hardware, self.accelerator, *handles)
             tpm = self.hardware.board.tpm
             # started in this thread, because it lives exactly as long as the guest may
             self._process = process.spawn(
                 self.hardware.network.enclose(argv),
                 stderr=subprocess.PIPE,
                 env=self.hardware.environment or None,
-                pass_fds=(theirs.fileno(), guest.fileno(), *([] if tpm is None else [tpm])),
+                pass_fds=(*handles, *([] if tpm is None else [tpm])),
             )
         client = QMPClient("guest")
         self._client = client
@@ -375,6 +392,17 @@ class Machine(Closing):
         version = greeting.QMP.version if greeting is not None else {}
         told = cast("dict[str, int]", version.get("qemu", {}))
         return told.get("major", 0), told.get("minor", 0)
+
+    def line(self) -> Line | None:
+        """To the shell that a process of the guest is at the port, if there is one."""
+        if self._port is None or not self._held():
+            return None
+        return Line(self._port, self._held, self.check)
+
+    def _held(self) -> bool:
+        """Whether a process of the guest has the port open."""
+        ends = cast("list[dict[str, Any]]", self.execute("query-chardev"))
+        return any(end["label"] == PORT and end["frontend-open"] for end in ends)
 
     def give(self, name: str, handle: int) -> None:
         """Let QEMU know an open file of ours under a name. Raises BuildError."""

@@ -1,4 +1,7 @@
-"""A shell in the guest over OpenSSH: one connection, commands streamed, trees copied by tar."""
+"""A shell in the guest over OpenSSH: one connection, commands streamed, trees copied by tar.
+
+Where the machine has a port (publisher.vm.line), commands go over that, and a resumed
+machine is not logged in to before something needs more: a tree, a terminal, Ansible."""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from pathlib import Path
 from typing import Self
 
 from publisher.closing import Closing
-from publisher.errors import BuildError
+from publisher.errors import BootError, BuildError
 from publisher.task import Task
-from publisher.vm import process, script
+from publisher.vm import line, process, script
 from publisher.vm.console import Phase
 from publisher.vm.host import require
 from publisher.vm.keys import ALIAS, Keys
@@ -32,8 +35,10 @@ HANDSHAKE = 120
 """Seconds for a whole login under emulation on a busy host."""
 AWAKE = 60.0
 """Seconds that a resumed guest may take to answer, before an older one is tried."""
-_LOST = 255
+_LOST = line.LOST
 """The status of ssh when the connection fails, not the command."""
+GREETING = 50
+"""Times POLL seconds that a resumed guest's shell may take to answer at its port."""
 SHUTDOWN = 60.0
 """Seconds that a guest may take to end after its SSH server has."""
 DOWN = 600.0
@@ -126,6 +131,7 @@ class Shell(Closing):
         self._awake = awake
         self._on_wait = on_wait
         self._master: subprocess.Popen[bytes] | None = None
+        self._line: line.Line | None = None
         self._directory = keys.identity.parent
 
     # -- connection
@@ -210,6 +216,7 @@ class Shell(Closing):
                 said = self._login()
                 if not said:
                     machine.tracker.enter(Phase.READY)
+                    self._open_line()
                     return
                 attempts += 1
                 if attempts >= patience.refusals:
@@ -225,6 +232,26 @@ class Shell(Closing):
             delay = min(delay * 1.5, patience.pause)
             # a short one finds sshd soon, a long one may be needed on a busy machine
             banner = min(banner * 1.1, BANNER)
+
+    def _open_line(self) -> None:
+        """Leave a shell at the machine's port, if it has one."""
+        wanted = self._machine.hardware.port and self._user == "root" and self._line is None
+        if wanted and self._by_ssh(line.OPEN, None, None).status == 0:
+            self._find_line()
+
+    def _find_line(self) -> bool:
+        """Whether a shell answers at the machine's port: then commands go over that."""
+        found = self._machine.line() if self._user == "root" else None
+        if found is not None and found.greet(GREETING):
+            self._machine.tracker.enter(Phase.READY)
+            self._line = found
+        return self._line is not None
+
+    def log_in(self) -> None:
+        """Have an SSH connection. Raises BootError when the guest lets nobody in."""
+        if self._master is None or self._master.poll() is not None:
+            self.hang_up()
+            self.connect()
 
     def reboot(self) -> None:
         """Restart the guest and log in again. Raises BuildError or BootError when it
@@ -251,6 +278,11 @@ class Shell(Closing):
             raise BuildError("the guest answers again, but did not restart")
 
     def close(self) -> None:
+        self._line = None
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """End the SSH connection."""
         master, self._master = self._master, None
         if master is not None:
             process.kill(master)
@@ -261,7 +293,8 @@ class Shell(Closing):
 
     def __enter__(self) -> Self:
         try:
-            self.connect()
+            if not (self._awake and self._find_line()):
+                self.connect()
         except BaseException:
             self.close()
             raise
@@ -275,10 +308,33 @@ class Shell(Closing):
         *,
         stdin: Iterable[bytes] | None = None,
         on_line: Callable[[str], None] | None = None,
+        plain: bool = False,
+        private: bool = False,
     ) -> process.Completed:
         """Run one command line of the guest's shell; its stdout and stderr come as
-        lines. Raises BootError when the guest dies under it."""
-        done = process.run(
+        lines. `plain` and `private` are those of a Line. Raises BootError when the guest
+        dies under it."""
+        short = b"".join(stdin) if isinstance(stdin, list) else None
+        if self._line is not None and (stdin is None or short is not None) and line.takes(short):
+            done = self._line.run(command, short, on_line, plain=plain, private=private)
+            if done.status == _LOST and not self._machine.line():
+                self._line = None  # the command ended the shell: from now on by ssh
+        else:
+            if self._master is None:
+                self.connect()
+            done = self._by_ssh(command, stdin, on_line)
+        if done.status == _LOST:
+            self._machine.wait(2)
+            self._machine.check()
+        return done
+
+    def _by_ssh(
+        self,
+        command: str,
+        stdin: Iterable[bytes] | None,
+        on_line: Callable[[str], None] | None,
+    ) -> process.Completed:
+        return process.run(
             self._ssh("-T", "127.0.0.1", command),
             self._machine.task,
             stdin=stdin,
@@ -286,18 +342,12 @@ class Shell(Closing):
             cwd=self._directory,
             check=self._machine.check,
         )
-        if done.status == _LOST:
-            self._machine.wait(2)
-            self._machine.check()
-        return done
 
     def interact(self, keyboard: int, screen: int) -> int:
         """A login shell for the user, on a terminal that is given as file descriptors;
         returns its status. Raises BootError when the guest dies under it or does not
         let us in again."""
-        if self._master is None or self._master.poll() is not None:
-            self.close()
-            self.connect()
+        self.log_in()
         argv = self._ssh("-tt", "127.0.0.1", _VISIT)
         before = termios.tcgetattr(keyboard)
         # in our own session: only there ssh learns that the terminal's size changed
@@ -328,12 +378,21 @@ class Shell(Closing):
 
     def leave(self, command: str, stdin: bytes = b"") -> None:
         """Run a last command, which may end the connection or the guest."""
-        done = process.run(
-            self._ssh("-T", "127.0.0.1", command),
-            self._machine.task,
-            stdin=[stdin],
-            cwd=self._directory,
-        )
+        if self._line is not None and line.takes(stdin):
+            try:
+                done = self._line.run(command, stdin, None, plain=True)
+            except BootError:
+                if not self._machine.ended:
+                    raise
+                done = process.Completed(_LOST, ())
+        else:
+            self.log_in()
+            done = process.run(
+                self._ssh("-T", "127.0.0.1", command),
+                self._machine.task,
+                stdin=[stdin],
+                cwd=self._directory,
+            )
         self.close()
         if done.status not in (0, _LOST):
             raise BuildError(f"powering the guest off failed: {done.text}")
@@ -356,12 +415,13 @@ class Shell(Closing):
         line = script.command_line(interpreter, directory, timeout, environment=bool(environment))
         done = self.command(line, stdin=[text.encode()], on_line=on_line)
         if timeout is not None and done.status:
-            late = self.command(script.was_late()).status == 0
+            late = self.command(script.was_late(), plain=True).status == 0
             return replace(done, late=late)
         return done
 
     def _store(self, environment: Mapping[str, str]) -> None:
-        done = self.command(script.store_exports(), stdin=[script.exports(environment)])
+        exports = script.exports(environment)
+        done = self.command(script.store_exports(), stdin=[exports], plain=True, private=True)
         if done.status == 90:
             raise BuildError("/run is on the guest's disk, where variables would stay")
         if done.status == 91:
@@ -374,7 +434,7 @@ class Shell(Closing):
 
     def output(self, command: str) -> str:
         """What a short command printed. Raises BuildError when it fails."""
-        done = self.command(command)
+        done = self.command(command, plain=True)
         if done.status:
             raise BuildError(f"`{command}` failed in the guest: {done.text}")
         return done.text
@@ -394,7 +454,7 @@ class Shell(Closing):
                 if group.isdigit()
                 else f"getent group {wanted} | cut -d: -f3 | grep ."
             )
-        done = self.command(f"{find_user} && {find_group}")
+        done = self.command(f"{find_user} && {find_group}", plain=True)
         numbers = done.text.split()
         if done.status or len(numbers) != 2 or not all(n.isdigit() for n in numbers):
             raise BuildError(f"there is no user or group {owner!r} in the guest")

@@ -31,6 +31,7 @@ from publisher.recipe import Recipe
 from publisher.task import Cancellation, Task
 from publisher.vm import keys
 from publisher.vm.boot import BootReport, boot_check
+from publisher.vm.shell import Shell
 from tests.end_to_end.command import Ended
 from tests.end_to_end.conftest import share_installations
 
@@ -257,11 +258,26 @@ def test_a_step_that_fails_shows_its_output_and_leaves_nothing(disk: Disk, world
     assert world.scratch() == []
 
 
-def test_a_corrected_step_is_done_without_booting_again(disk: Disk, world: World) -> None:
+def refused_logins(monkeypatch: pytest.MonkeyPatch) -> list[Shell]:
+    """From now on nobody logs in by ssh; returns who tried."""
+    tried: list[Shell] = []
+
+    def refuse(shell: Shell) -> None:
+        tried.append(shell)
+        raise BuildError("a login")
+
+    monkeypatch.setattr(Shell, "connect", refuse)
+    return tried
+
+
+def test_a_corrected_step_is_done_without_booting_or_logging_in_again(
+    disk: Disk, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After the failure above, and with one step more than the first build had."""
     world.events.clear()
     task = world.task()
     before = time.time()
+    logins = refused_logins(monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as server:
         # QEMU leads 10.0.2.2 to this computer's loopback
         knock = f"bash -c ': > /dev/tcp/10.0.2.2/{server.getsockname()[1]}'"
@@ -275,6 +291,7 @@ def test_a_corrected_step_is_done_without_booting_again(disk: Disk, world: World
     phases = [event.phase for event in world.events if isinstance(event, StepPhase)]
     assert "resuming the machine after step 2" in phases
     assert not any(phase.startswith("booting") for phase in phases)
+    assert logins == []
     assert inside(built, "cat /etc/right") == "right\n"
     assert "File not found" in inside(built, "stat /opt/files"), "a step that is no more"
     (shown,) = task.memory.get("evidence")

@@ -49,6 +49,8 @@ class LocalGuest(Shell):
         *,
         stdin: Iterable[bytes] | None = None,
         on_line: Callable[[str], None] | None = None,
+        plain: bool = False,
+        private: bool = False,
     ) -> process.Completed:
         self.commands.append(command)
         return process.run(

@@ -35,6 +35,10 @@ TRACES = (
     "var/log/journal/0123/system.journal",
     "tmp/left/by-a-step",
 )
+SYSTEM = (
+    *("journalctl", "fstrim", "sync", "apt-get", "dnf", "zypper"),
+    *("mount", "systemctl", "sleep"),
+)
 STAY = (
     "root/kept",
     "root/.ssh/config",
@@ -51,7 +55,7 @@ def task(tmp_path: Path) -> Task:
 
 def inside(root: Path, script: str) -> str:
     """The script for a directory instead of /: none of its paths may lead out of there."""
-    changed = re.sub(r"(?<![\w*}\"'/])/(?=(etc|home|root|run|tmp|var)\b)", f"{root}/", script)
+    changed = re.sub(r"(?<![\w*}\"'/])/(?=(etc|home|proc|root|run|tmp|var)\b)", f"{root}/", script)
     left = changed.replace(f"{root}/", "").replace("/dev/null", "")
     assert re.findall(r"(?<![\w.*\"'])/\w*", left) == [], "it would clean this machine"
     return changed
@@ -59,11 +63,15 @@ def inside(root: Path, script: str) -> str:
 
 def clean_in(root: Path, **programs: str) -> int:
     """Run the script in a directory instead of /, with stand-ins for the programs
-    that speak to the system; returns its status."""
+    that speak to the system, which note how they were called; returns its status."""
     bin_ = root / "bin"
     bin_.mkdir()
-    for name in ("journalctl", "fstrim", "sync", "apt-get", "dnf", "zypper"):
-        text = programs.get(name.replace("-", "_"), "exit 0")
+    (root / "proc").mkdir(exist_ok=True)
+    if not (root / "proc" / "mounts").exists():
+        (root / "proc" / "mounts").write_text("/dev/vda1 / ext4 rw,relatime 0 0\n")
+    for name in SYSTEM:
+        text = f'echo "{name} $*" >> {root}/bin/calls\n'
+        text += programs.get(name.replace("-", "_"), "exit 0")
         (bin_ / name).write_text(f"#!/bin/sh\n{text}\n")
         (bin_ / name).chmod(0o755)
     script = inside(root, cleaning.script(OURS + " us"))
@@ -98,7 +106,39 @@ def test_cleaning_takes_the_traces_of_the_build_and_nothing_else(tmp_path: Path)
 @pytest.mark.parametrize("program", ["apt_get", "journalctl"])
 def test_cleaning_fails_with_what_it_runs_beside(program: str, tmp_path: Path) -> None:
     directories(tmp_path)
-    assert clean_in(tmp_path, **{program: "sleep 0.2; exit 7"}) == 7
+    assert clean_in(tmp_path, **{program: "/bin/sleep 0.2; exit 7"}) == 7
+
+
+MOUNTS = """\
+/dev/vda1 / ext4 rw,relatime 0 0
+proc /proc proc rw,nosuid 0 0
+tmpfs /run tmpfs rw 0 0
+/dev/vdb /seed iso9660 ro,relatime 0 0
+/dev/vda2 /home xfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("mounts", "mount", "orderly"),
+    [
+        (MOUNTS, "exit 0", False),
+        (MOUNTS, 'case "$*" in */home) exit 32; esac', True),  # something writes to it
+        (f"{MOUNTS}tank/data /data zfs rw 0 0\n", "exit 0", True),
+    ],
+    ids=["all read-only", "busy", "unknown"],
+)
+def test_the_power_goes_at_once_only_when_nothing_can_be_written_any_more(
+    mounts: str, mount: str, orderly: bool, tmp_path: Path
+) -> None:
+    directories(tmp_path)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "mounts").write_text(mounts)
+    assert clean_in(tmp_path, mount=mount) == 0
+    calls = (tmp_path / "bin" / "calls").read_text().splitlines()
+    after = calls[calls.index("fstrim --all") + 1 :]
+    assert after[:2] == ["mount -o remount,ro /", "mount -o remount,ro /home"]
+    left_to_systemd = ["systemctl --force --no-block poweroff", "sleep 300"]
+    assert after[2:] == left_to_systemd * orderly
 
 
 def test_with_a_source_date_no_file_is_younger_than_it(tmp_path: Path) -> None:

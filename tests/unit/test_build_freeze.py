@@ -171,7 +171,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_tried_again(
     error: Exception, stays: bool, tmp_path: Path, task: Task
 ) -> None:
     class Broken:
-        def resume(self, *_: object) -> None:
+        def resume(self, *_: object, **__: object) -> None:
             raise error
 
     path = levels("a")
@@ -179,6 +179,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_tried_again(
         made = keep(kept, path)
         build = cast(Any, _Build.__new__(_Build))
         build.task, build.kept, build.firmware = task, kept, None
+        build.sealed = tmp_path / "sealed.raw"
         assert build._resume(Broken(), "after step 1", made) is False
         assert (kept.get(made.key) is not None) is stays
         if not stays:

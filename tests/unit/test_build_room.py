@@ -4,6 +4,7 @@ its layers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from publisher import events
-from publisher.build.checkpoints import Checkpoints, chain
+from publisher.build.checkpoints import Checkpoint, Checkpoints, chain
 from publisher.build.room import Login, Room
 from publisher.errors import BootError, BuildError
 from publisher.memory import Memory
@@ -77,6 +78,46 @@ def test_twice_is_no_chance_and_a_guests_own_failure_never_was(
 ) -> None:
     with pytest.raises(BootError, match=ends[-1]):
         boot(*ends)
+
+
+@pytest.mark.parametrize("port", [True, False])
+def test_a_resumed_machine_is_the_one_that_was_kept(
+    port: bool, tmp_path: Path, seen: list[events.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its port, if it had one; and its layers are joined from the beginning."""
+    order: list[object] = []
+    monkeypatch.setattr("publisher.vm.keys.load", lambda *_: cast(Any, None))
+    monkeypatch.setattr(snapshot, "thaw", lambda *_: order.append("thaw"))
+    monkeypatch.setattr(snapshot, "freeze", lambda *_, frozen: frozen())
+    monkeypatch.setattr(snapshot, "make_overlay", lambda path, *_: path)
+    with Checkpoints(tmp_path / "store") as kept:
+        task = Task("build", Memory(tmp_path / "memory"), sink=seen.append)
+        (tmp_path / "seed.img").touch()
+        hardware = Hardware((), tmp_path / "log", port=port)
+        first = Room(tmp_path, kept, hardware, CHOSEN, task)
+        first.machine = cast(Any, SimpleNamespace(check=lambda: None))
+        first._layers, first._active = ("base.raw",), kept.layers / "layer.qcow2"
+        made = first.keep("demo", chain([("boot", {})]), {})
+        assert made is not None
+        assert Checkpoint.from_json(made.to_json()).port is port
+        other = replace(hardware, port=not port)
+        room = Room(tmp_path / "again", kept, other, CHOSEN, task)
+
+        def start(*_: object, incoming: bool) -> None:
+            assert incoming
+            order.append(room._hardware.port)
+            room.machine = cast(Any, None)
+
+        monkeypatch.setattr(room, "join_early", order.append)
+        monkeypatch.setattr(room, "_start", start)
+        (tmp_path / "again").mkdir()
+        room.resume(made, None, user="", into=tmp_path / "sealed")
+        assert order == [tmp_path / "sealed", port, "thaw"]
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_port() -> None:
+    told = {"key": "k", "title": "t", "name": "n", "layers": [], "facts": {}, "levels": []}
+    assert Checkpoint.from_json({**told, "created": 0.0, "boot": "b"}).port is False
 
 
 class Ahead:

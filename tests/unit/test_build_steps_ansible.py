@@ -32,6 +32,10 @@ sys.exit(int(open("STATUS").read()))
 
 class Guest(Shell):
     dead = False
+    logins = 0
+
+    def log_in(self) -> None:
+        self.logins += 1
 
     def check(self) -> None:
         if self.dead:
@@ -77,6 +81,7 @@ def test_the_playbook_runs_over_the_builds_own_login(
     assert done is not None
     assert done.status == 0
     assert said == ["TASK [say] ***"]
+    assert guest.logins == 1
     got = json.loads(told.read_text())
     inventory, variables = got["files"]
     assert variables == {"n": 5, "names": ["a"]}

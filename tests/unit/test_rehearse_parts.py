@@ -159,6 +159,8 @@ class Answering(Shell):
         *,
         stdin: Iterable[bytes] | None = None,
         on_line: Callable[[str], None] | None = None,
+        plain: bool = False,
+        private: bool = False,
     ) -> Completed:
         self.ran.append(command)
         return self._done

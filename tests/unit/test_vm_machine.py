@@ -63,7 +63,7 @@ def test_the_devices_of_an_architecture_are_its_qemus(arch: Arch, tmp_path: Path
     board = Board(disk="nvme", cdrom=tmp_path / "cd.iso", tpm=7)
     hardware = Hardware((Drive(tmp_path / "a"),), tmp_path / "log", arch=arch, board=board)
     chosen = decide(arch, native=False, device="", guest="", cpus=2)
-    argv = arguments(hardware, chosen, 5, 6)
+    argv = arguments(hardware, chosen, 5, 6, 7)
     devices = {argv[n + 1].split(",")[0] for n, word in enumerate(argv) if word == "-device"}
     told = subprocess.run([platform.qemu, "-device", "help"], capture_output=True, text=True)
     assert devices <= set(re.findall(r'name "([^"]+)"', told.stdout))
@@ -77,7 +77,7 @@ def test_a_bare_board_is_one_that_qemu_can_make(arch: Arch, hardware: Hardware) 
         pytest.skip(f"{platform.qemu} is not installed")
     plain = replace(hardware, arch=arch)
     bare = replace(plain, board=Board(bare=True))
-    machines = [" ".join(arguments(each, TCG, 5, 6)) for each in (plain, bare)]
+    machines = [" ".join(arguments(each, TCG, 5, 6, 7)) for each in (plain, bare)]
     assert platform.bare not in machines[0] or not platform.bare
     assert f"-machine {platform.machine}{platform.bare} " in machines[1]
     kind = platform.machine.partition(",")[0]
@@ -119,7 +119,7 @@ def test_the_command_line_boots_the_first_drive_and_holds_no_path_for_qmp(tmp_pa
         firmware_code=Path("/code.fd"),
         firmware_variables=Path("/variables.fd"),
     )
-    argv = arguments(hardware, TCG, 7, 8)
+    argv = arguments(hardware, TCG, 7, 8, 9)
     text = " ".join(argv)
     assert argv[0] == "qemu-system-x86_64"
     assert "socket,id=qmp,fd=7" in text
@@ -129,6 +129,28 @@ def test_the_command_line_boots_the_first_drive_and_holds_no_path_for_qmp(tmp_pa
     assert "readonly=on,file=/code.fd" in text
     assert "hostfwd=tcp:127.0.0.1:0-:22" in text
     assert "thread=multi" in text
+
+
+def test_a_port_is_the_last_device_and_only_where_it_is_asked_for(hardware: Hardware) -> None:
+    """The addresses of all others, and so the names of network cards, stay as they are."""
+    without = arguments(hardware, TCG, 7, 8, 9)
+    argv = arguments(replace(hardware, port=True), TCG, 7, 8, 9)
+    assert argv[: len(without)] == without
+    added = " ".join(argv[len(without) :])
+    assert "socket,id=port,fd=9" in added
+    assert "name=org.publisher.shell.0" in added
+
+
+@pytest.mark.skipif(not which("qemu-system-x86_64"), reason="QEMU is missing")
+def test_a_port_that_no_process_of_the_guest_has_open_is_no_line(
+    hardware: Hardware, task: Task
+) -> None:
+    chosen = decide("x86_64", native=False, device="", guest="", cpus=1)
+    bare = replace(hardware, drives=(), memory=32, cpus=1)
+    with Machine(replace(bare, port=True), task, chosen) as machine:
+        assert machine.line() is None
+    with Machine(bare, task, chosen) as machine:
+        assert machine.line() is None
 
 
 def test_a_qemu_that_can_not_start_says_why(qemu: Path, hardware: Hardware, task: Task) -> None:

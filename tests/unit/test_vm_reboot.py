@@ -74,6 +74,8 @@ class Guest(Shell):
         *,
         stdin: Iterable[bytes] | None = None,
         on_line: Callable[[str], None] | None = None,
+        plain: bool = False,
+        private: bool = False,
     ) -> Completed:
         if "boot_id" in command:
             return Completed(0, (self.boots.pop(0),))
