@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -79,8 +80,12 @@ class Timed:
 
 
 def timed(argv: Sequence[str], directory: Path) -> Timed:
+    # an installed program has its bytecode
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     started = time.monotonic()
-    done = subprocess.run(argv, cwd=directory, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        argv, cwd=directory, capture_output=True, text=True, check=False, env=environment
+    )
     return Timed(time.monotonic() - started, done.returncode, done.stdout + done.stderr)
 
 

@@ -259,7 +259,7 @@ class _Build:
     def _room(self) -> Room:
         private = self.workspace.directory / f"guest-{secrets.token_hex(4)}"
         private.mkdir(mode=0o700)
-        hardware = Hardware((), self.log, self.platform.arch, MEMORY, port=True)
+        hardware = Hardware((), self.log, self.platform.arch, MEMORY, aided=True)
         return Room(private, self.kept, hardware, self.chosen, self.task)
 
     def _resume(self, room: Room, where: str, checkpoint: Checkpoint) -> bool:

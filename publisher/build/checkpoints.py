@@ -77,7 +77,7 @@ class Checkpoint(Noun):
 
     `failed` is the error of its last step: such a one is there for the user to look
     into, and no build goes on from it by itself. One that is not `running` is a disk
-    alone, as an installer left it. `port`: the machine has one (Hardware)."""
+    alone, as an installer left it. `aided` is its Hardware's."""
 
     key: str
     title: str
@@ -90,7 +90,7 @@ class Checkpoint(Noun):
     synced: bool = False
     running: bool = True
     failed: str = ""
-    port: bool = False
+    aided: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

@@ -30,7 +30,8 @@ SHUTDOWN = 300.0
 # and what waits for others runs beside them. 10.0.2.3 is QEMU's name server.
 _CLEAN = r"""
 {
-    if command -v apt-get >/dev/null; then apt-get clean; fi
+    # packages that lie where apt puts them by itself are removed below without it
+    if grep -qsi '^ *dir' /etc/apt/apt.conf /etc/apt/apt.conf.d/*; then apt-get clean; fi
     if command -v dnf >/dev/null; then dnf -q clean all; fi
     if command -v zypper >/dev/null; then zypper -q clean --all; fi
 } &
@@ -73,7 +74,8 @@ fi
 wait "$packages"
 wait "$journal"
 rm -rf "$@" /run/publisher-keys \
-    /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old \
+    /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*deb \
+    /var/cache/apt/archives/partial/* /var/cache/debconf/*-old /var/lib/dpkg/*-old \
     /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid- \
     /var/lib/cloud /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init* \
     /etc/systemd/network/*-cloud-init-* /etc/ssh/sshd_config.d/50-cloud-init.conf \
@@ -149,7 +151,7 @@ printf 'PermitRootLogin prohibit-password\\n' > {SSHD_DROP_IN}
 # where an answer gets lost; it begins one whenever the clock was set, as at each waking.
 _LEAVE = f"""
 umask 077
-cat > {_PLACE}
+printf %s {{script}} > {_PLACE}
 [ -e {_UNIT_FILE} ] || {_WRITE_UNIT}
 trap '' TERM HUP
 systemctl --no-block --job-mode=replace-irreversibly start publisher-clean.service || exit
@@ -185,7 +187,7 @@ def clean(shell: Shell, machine: Machine, script: str, task: Task) -> None:
     """Stop all that runs in the guest, clean it by `script`, and wait until it has
     powered off. Raises BuildError when that fails."""
     task.phase("sealing: cleaning")
-    shell.leave(_LEAVE, stdin=script.encode())
+    shell.leave(_LEAVE.replace("{script}", shlex.quote(script)))
     try:
         machine.wait_down(SHUTDOWN * 2)
     except BuildError as error:

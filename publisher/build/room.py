@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from publisher.build import cleaning, waking
+from publisher.build import cleaning, resting, waking
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level, failed_key
 from publisher.build.joining import Joining
 from publisher.errors import BootError, BuildError, HostError
@@ -85,6 +85,8 @@ class Room:
         self._active = Path()
         self._user = "root"
         self._joining: Joining | None = None
+        self._since = 0.0
+        """When the machine was started or last kept."""
         self._stack = ExitStack()
         self.keys: keys.Keys
         self.machine: Machine
@@ -164,7 +166,7 @@ class Room:
         self.keys = keys.load(self.directory)
         self._user = user
         self._layers = checkpoint.layers
-        self._hardware = replace(self._hardware, port=checkpoint.port)
+        self._hardware = replace(self._hardware, aided=checkpoint.aided)
         if into is not None:
             self.join_early(into)
         self._start(firmware, incoming=True)
@@ -176,11 +178,12 @@ class Room:
         # the machine believes that it is still the moment of its checkpoint
         now = self.task.clock.now()
         wake = waking.command(user, now, now - checkpoint.created)
-        done = self.shell.command(wake, stdin=[secrets.token_hex(256).encode()], plain=True)
+        done = self.shell.command(wake, stdin=[f"{secrets.token_hex(256)}\n".encode()], plain=True)
         if done.status:
             raise BuildError(f"the resumed machine's clock could not be set: {done.text}")
 
     def _start(self, firmware: tuple[Path, Path] | None, *, incoming: bool) -> None:
+        self._since = self.task.clock.monotonic()
         self._active = self._overlay(self._kept.layers / self._layers[-1])
         hardware = replace(
             self._hardware,
@@ -234,6 +237,8 @@ class Room:
         known = self._kept.get(key)
         if known is not None:
             return known
+        if self._hardware.aided and self._user == "root":
+            resting.rest(self.shell, self.task.clock.monotonic() - self._since, self.task)
         below = self._active
         try:
             overlay = self._overlay(below)
@@ -257,7 +262,7 @@ class Room:
             created=self.task.clock.now(),
             boot=boot_id(),
             failed=failed,
-            port=self._hardware.port,
+            aided=self._hardware.aided,
         )
         try:
             with self._kept.making(key) as partial:
@@ -272,6 +277,7 @@ class Room:
             self.task.note(f"no checkpoint after {level.title}: {error}", "warning")
             return None
         finally:
+            self._since = self.task.clock.monotonic()
             if self._active != overlay:
                 overlay.unlink(missing_ok=True)
         for old in earlier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,9 @@ from publisher.errors import Cancelled, PublishError
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    status = run(sys.argv[1:] if arguments is None else arguments)
+    gc.freeze()  # the interpreter would look for garbage before it lets go of all: 80 ms
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:

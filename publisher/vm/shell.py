@@ -235,7 +235,7 @@ class Shell(Closing):
 
     def _open_line(self) -> None:
         """Leave a shell at the machine's port, if it has one."""
-        wanted = self._machine.hardware.port and self._user == "root" and self._line is None
+        wanted = self._machine.hardware.aided and self._user == "root" and self._line is None
         if wanted and self._by_ssh(line.OPEN, None, None).status == 0:
             self._find_line()
 
@@ -376,11 +376,11 @@ class Shell(Closing):
             self._machine.check()
         return status
 
-    def leave(self, command: str, stdin: bytes = b"") -> None:
+    def leave(self, command: str) -> None:
         """Run a last command, which may end the connection or the guest."""
-        if self._line is not None and line.takes(stdin):
+        if self._line is not None:
             try:
-                done = self._line.run(command, stdin, None, plain=True)
+                done = self._line.run(command, None, None, plain=True)
             except BootError:
                 if not self._machine.ended:
                     raise
@@ -390,7 +390,6 @@ class Shell(Closing):
             done = process.run(
                 self._ssh("-T", "127.0.0.1", command),
                 self._machine.task,
-                stdin=[stdin],
                 cwd=self._directory,
             )
         self.close()

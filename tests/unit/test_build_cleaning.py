@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import cast
@@ -31,6 +32,8 @@ TRACES = (
     "var/lib/dbus/machine-id",
     "var/lib/dhcp/dhclient.leases",
     "var/lib/systemd/random-seed",
+    "var/cache/apt/archives/jq_1.6_amd64.deb",
+    "var/cache/apt/archives/partial/jq",
     "var/log/apt/history.log",
     "var/log/journal/0123/system.journal",
     "tmp/left/by-a-step",
@@ -40,6 +43,7 @@ SYSTEM = (
     *("mount", "systemctl", "sleep"),
 )
 STAY = (
+    "var/cache/apt/archives/lock",
     "root/kept",
     "root/.ssh/config",
     "etc/ssh/sshd_config",
@@ -106,7 +110,10 @@ def test_cleaning_takes_the_traces_of_the_build_and_nothing_else(tmp_path: Path)
 @pytest.mark.parametrize("program", ["apt_get", "journalctl"])
 def test_cleaning_fails_with_what_it_runs_beside(program: str, tmp_path: Path) -> None:
     directories(tmp_path)
+    (tmp_path / "etc" / "apt").mkdir()
+    (tmp_path / "etc" / "apt" / "apt.conf").write_text('Dir::Cache::archives "/srv/debs";\n')
     assert clean_in(tmp_path, **{program: "/bin/sleep 0.2; exit 7"}) == 7
+    assert "apt-get clean" in (tmp_path / "bin" / "calls").read_text()
 
 
 MOUNTS = """\
@@ -199,10 +206,10 @@ class Guest:
         self.shutdown = ""
         self.tracker = self
         self._end = end
-        self.told = b""
+        self.command = ""
 
-    def leave(self, command: str, stdin: bytes = b"") -> None:
-        self.command, self.told = command, stdin
+    def leave(self, command: str) -> None:
+        self.command = command
 
     def last_lines(self) -> str:
         return "rm: cannot remove 'x'"
@@ -215,8 +222,8 @@ class Guest:
 
 def test_a_guest_that_is_clean_powers_off(task: Task) -> None:
     guest = Guest("guest-shutdown")
-    cleaning.clean(cast(Shell, guest), cast(Machine, guest), "the script", task)
-    assert guest.told == b"the script"
+    cleaning.clean(cast(Shell, guest), cast(Machine, guest), "the 'script'", task)
+    assert shlex.quote("the 'script'") in guest.command
     assert "replace-irreversibly" in guest.command
 
 

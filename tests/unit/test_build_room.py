@@ -19,6 +19,7 @@ from publisher.memory import Memory
 from publisher.task import Task
 from publisher.vm import accelerator, snapshot
 from publisher.vm.machine import Hardware
+from publisher.vm.process import Completed
 
 CHOSEN = accelerator.Accelerator("tcg", "for a test", ())
 LOGIN = Login("root", lambda _keys: "#cloud-config\n")
@@ -80,11 +81,11 @@ def test_twice_is_no_chance_and_a_guests_own_failure_never_was(
         boot(*ends)
 
 
-@pytest.mark.parametrize("port", [True, False])
+@pytest.mark.parametrize("aided", [True, False])
 def test_a_resumed_machine_is_the_one_that_was_kept(
-    port: bool, tmp_path: Path, seen: list[events.Event], monkeypatch: pytest.MonkeyPatch
+    aided: bool, tmp_path: Path, seen: list[events.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its port, if it had one; and its layers are joined from the beginning."""
+    """With its devices; and its layers are joined from the beginning."""
     order: list[object] = []
     monkeypatch.setattr("publisher.vm.keys.load", lambda *_: cast(Any, None))
     monkeypatch.setattr(snapshot, "thaw", lambda *_: order.append("thaw"))
@@ -93,31 +94,39 @@ def test_a_resumed_machine_is_the_one_that_was_kept(
     with Checkpoints(tmp_path / "store") as kept:
         task = Task("build", Memory(tmp_path / "memory"), sink=seen.append)
         (tmp_path / "seed.img").touch()
-        hardware = Hardware((), tmp_path / "log", port=port)
+        hardware = Hardware((), tmp_path / "log", aided=aided)
         first = Room(tmp_path, kept, hardware, CHOSEN, task)
         first.machine = cast(Any, SimpleNamespace(check=lambda: None))
+        told: list[str] = []
+
+        def command(line: str, **_: object) -> Completed:
+            told.append(line)
+            return Completed(1, ())
+
+        first.shell = cast(Any, SimpleNamespace(command=command))
         first._layers, first._active = ("base.raw",), kept.layers / "layer.qcow2"
         made = first.keep("demo", chain([("boot", {})]), {})
         assert made is not None
-        assert Checkpoint.from_json(made.to_json()).port is port
-        other = replace(hardware, port=not port)
+        assert any("drop_caches" in line for line in told) is aided
+        assert Checkpoint.from_json(made.to_json()).aided is aided
+        other = replace(hardware, aided=not aided)
         room = Room(tmp_path / "again", kept, other, CHOSEN, task)
 
         def start(*_: object, incoming: bool) -> None:
             assert incoming
-            order.append(room._hardware.port)
+            order.append(room._hardware.aided)
             room.machine = cast(Any, None)
 
         monkeypatch.setattr(room, "join_early", order.append)
         monkeypatch.setattr(room, "_start", start)
         (tmp_path / "again").mkdir()
         room.resume(made, None, user="", into=tmp_path / "sealed")
-        assert order == [tmp_path / "sealed", port, "thaw"]
+        assert order == [tmp_path / "sealed", aided, "thaw"]
 
 
-def test_a_checkpoint_of_an_earlier_version_has_no_port() -> None:
+def test_a_checkpoint_of_an_earlier_version_is_not_aided() -> None:
     told = {"key": "k", "title": "t", "name": "n", "layers": [], "facts": {}, "levels": []}
-    assert Checkpoint.from_json({**told, "created": 0.0, "boot": "b"}).port is False
+    assert Checkpoint.from_json({**told, "created": 0.0, "boot": "b"}).aided is False
 
 
 class Ahead:

@@ -43,7 +43,7 @@ class Guest:
         command = waking.command("root", 1000.5, rested)
         done = subprocess.run(
             ["sh", "-c", command],
-            input=b"seed",
+            input=b"seed\n",
             env={"PATH": f"{self.bin}:{os.environ['PATH']}"},
             check=False,
         )

@@ -207,7 +207,7 @@ class QEMU:
     def __init__(self, task: Task, guest: Guest | None) -> None:
         self.task = task
         self.guest = guest
-        self.hardware = SimpleNamespace(port=guest is not None)
+        self.hardware = SimpleNamespace(aided=guest is not None)
         self.tracker = Tracker(lambda _: None)
         self.ended = False
 
@@ -256,7 +256,7 @@ def qemu(tmp_path: Path) -> Iterator[QEMU]:
 def test_a_resumed_machine_is_not_logged_in_to(qemu: QEMU, tmp_path: Path) -> None:
     with Caller(qemu, tmp_path, "root", awake=True) as shell:
         assert shell.output("echo over the line") == "over the line"
-        shell.leave(f"cat > {tmp_path}/left", b"a script")
+        shell.leave(f"printf 'a script' > {tmp_path}/left")
         assert shell.by_ssh == []
     assert (tmp_path / "left").read_text() == "a script"
 
@@ -284,7 +284,7 @@ def test_without_root_or_a_port_all_goes_by_ssh(
     user: str, port: bool, qemu: QEMU, tmp_path: Path
 ) -> None:
     if not port:
-        qemu.guest, qemu.hardware = None, SimpleNamespace(port=False)
+        qemu.guest, qemu.hardware = None, SimpleNamespace(aided=False)
     with Caller(qemu, tmp_path, user, awake=True) as shell:
         assert shell.output("true") == "by ssh"
         assert shell.by_ssh == ["connect", "true"]

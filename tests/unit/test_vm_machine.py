@@ -134,7 +134,7 @@ def test_the_command_line_boots_the_first_drive_and_holds_no_path_for_qmp(tmp_pa
 def test_a_port_is_the_last_device_and_only_where_it_is_asked_for(hardware: Hardware) -> None:
     """The addresses of all others, and so the names of network cards, stay as they are."""
     without = arguments(hardware, TCG, 7, 8, 9)
-    argv = arguments(replace(hardware, port=True), TCG, 7, 8, 9)
+    argv = arguments(replace(hardware, aided=True), TCG, 7, 8, 9)
     assert argv[: len(without)] == without
     added = " ".join(argv[len(without) :])
     assert "socket,id=port,fd=9" in added
@@ -147,7 +147,7 @@ def test_a_port_that_no_process_of_the_guest_has_open_is_no_line(
 ) -> None:
     chosen = decide("x86_64", native=False, device="", guest="", cpus=1)
     bare = replace(hardware, drives=(), memory=32, cpus=1)
-    with Machine(replace(bare, port=True), task, chosen) as machine:
+    with Machine(replace(bare, aided=True), task, chosen) as machine:
         assert machine.line() is None
     with Machine(bare, task, chosen) as machine:
         assert machine.line() is None
