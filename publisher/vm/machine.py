@@ -396,7 +396,7 @@ class Machine(Closing):
         return told.get("major", 0), told.get("minor", 0)
 
     def line(self) -> Line | None:
-        """To the shell that a process of the guest is at the port, if there is one."""
+        """A line to the shell at the port, if a process of the guest has that open."""
         if self._port is None or not self._held():
             return None
         return Line(self._port, self._held, self.check)
