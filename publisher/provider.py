@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import threading
@@ -219,7 +220,12 @@ class Emulated(Protocol):
 
 def names() -> list[str]:
     """The providers that are installed, in alphabetical order."""
-    return sorted(entry.name for entry in importlib.metadata.entry_points(group=GROUP))
+    return sorted(entry.name for entry in _installed())
+
+
+@functools.cache
+def _installed() -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group=GROUP)
 
 
 def load(name: str) -> type[Provider]:
@@ -228,7 +234,7 @@ def load(name: str) -> type[Provider]:
     Raises UsageError for an unknown one and HostError where its SDK is missing.
     Importing a provider does not import its SDK; that happens on first use.
     """
-    for entry in importlib.metadata.entry_points(group=GROUP):
+    for entry in _installed():
         if entry.name == name:
             provider: type[Provider] = entry.load()
             return provider

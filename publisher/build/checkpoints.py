@@ -3,6 +3,7 @@
     STATE/store/checkpoints/
         lock                held shared by every build, exclusively to remove something
         layers/ID.raw|qcow2 disk layers, each over another one; frozen ones are never written
+        layers/….joined     one of them with all below it, left by a build whose step failed
         KEY/                one machine: memory, seed.img, keys, checkpoint.json
         KEY.ID.partial      one in the making: no build looks into it
 
@@ -37,6 +38,7 @@ UNHURRIED = 5.0
 """Seconds. A build that takes less, as after a failed step, is not slowed down by what
 earlier ones have left to be synced: meanwhile the host writes it out by itself."""
 _DESCRIPTION = "checkpoint.json"
+_JOINED = ".joined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,11 @@ class Checkpoints:
         """A path for a layer; what no checkpoint names is removed by `prune`."""
         return self.layers / f"{secrets.token_hex(8)}.{suffix}"
 
+    def joined(self, layer: str) -> Path:
+        """Where a build whose step failed leaves a layer joined with all below it. The host's
+        boot is in its name, because nobody waits until it would survive a loss of power."""
+        return self.layers / f"{layer}.{boot_id()}{_JOINED}"
+
     @contextlib.contextmanager
     def making(self, key: str) -> Iterator[Path]:
         """A private directory to be filled; it is gone again unless `publish` was called."""
@@ -337,6 +344,9 @@ class Checkpoints:
             kept = self.all()
             most = cache_limit() if limit is None else limit
             self._sweep(kept)
+            if self.size() > most:
+                for joined in self.layers.glob(f"*{_JOINED}"):
+                    joined.unlink()
             while kept and self.size() > most:
                 self._forget(kept.pop())
                 self._sweep(kept)
@@ -362,6 +372,9 @@ class Checkpoints:
     def _sweep(self, kept: Sequence[Checkpoint]) -> None:
         """Remove what belongs to no checkpoint that is kept."""
         wanted = {layer for checkpoint in kept for layer in checkpoint.layers}
+        joined = [path for layer in wanted if (path := self.joined(layer)).exists()]
+        joined.sort(key=lambda path: path.stat().st_mtime)
+        wanted |= {path.name for path in joined[-1:]}
         for layer in self.layers.iterdir():
             if layer.name not in wanted:
                 layer.unlink(missing_ok=True)

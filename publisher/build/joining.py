@@ -3,6 +3,7 @@ only what it wrote since the last one is left to be added when it has powered of
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -16,20 +17,27 @@ from publisher.model import MIB, Extent
 from publisher.task import Task
 from publisher.vm import process
 
+BEQUEST = 0.5
+"""Seconds that the failure of a step is told later, at most, for the next build's sake."""
+
 
 class Joining:
     """Makes the raw file `into` from the layer `below` and all beneath it, and then from the
     layers that are handed over, in a thread. None of them is written to. Whatever fails in
-    it is no error: the layers can still be joined at the end."""
+    it is no error: the layers can still be joined at the end.
 
-    def __init__(self, below: Path, into: Path, task: Task) -> None:
+    `ready` is where an earlier one may have left the layer `below` joined with all beneath it:
+    that file becomes `into` then."""
+
+    def __init__(self, below: Path, into: Path, task: Task, ready: Path | None = None) -> None:
         self.into = into
         self._task = task
         self._coming: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._ended = threading.Event()
         self._whole = False
-        self._thread = threading.Thread(target=self._join, args=(below,), name="joining")
+        self._last = below
+        self._thread = threading.Thread(target=self._join, args=(below, ready), name="joining")
         self._thread.daemon = True
         self._thread.start()
 
@@ -38,19 +46,29 @@ class Joining:
         if self._stopped.is_set():
             raise Cancelled()
 
-    def _join(self, below: Path) -> None:
+    def _join(self, below: Path, ready: Path | None) -> None:
         try:
-            argv = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(below), str(self.into)]
-            if process.run(argv, self._task, check=self._check).status:
-                return
+            if not self._take(ready):
+                argv = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw"]
+                argv += [str(below), str(self.into)]
+                if process.run(argv, self._task, check=self._check).status:
+                    return
             raw.write_out(self.into, self._check)
             while (layer := self._coming.get()) is not None:
                 _lay(layer, self.into, self._task, self._check)
+                self._last = layer
             self._whole = True
         except (PublishError, OSError, ValueError, KeyError):
             pass
         finally:
             self._ended.set()
+
+    def _take(self, ready: Path | None) -> bool:
+        if ready is not None:
+            with contextlib.suppress(OSError):
+                os.rename(ready, self.into)
+                return True
+        return False
 
     def follow(self, layer: Path) -> None:
         """Go on with the next layer above, which is frozen by now."""
@@ -64,6 +82,14 @@ class Joining:
             self._task.check()
         self._task.check()
         return self._whole
+
+    def leave(self, place: Callable[[str], Path]) -> None:
+        """After a step that failed: leave what is joined for the build that repeats it, at
+        the place for the last layer's name, unless that takes long."""
+        self._coming.put(None)
+        if self._ended.wait(BEQUEST) and self._whole:
+            with contextlib.suppress(OSError):
+                os.rename(self.into, place(self._last.name))
 
     def close(self) -> None:
         """Stop, and wait until nothing writes to `into` any more."""

@@ -107,6 +107,8 @@ class Room:
     ) -> None:
         self._stack.close()
         if self._joining is not None:
+            if isinstance(error, BuildError):
+                self._joining.leave(self._kept.joined)
             self._joining.close()
         if self._active != Path():
             self._active.unlink(missing_ok=True)
@@ -291,7 +293,8 @@ class Room:
         if self._layers and self._joining is None:
             frozen = self._kept.layers / self._layers[-1]
             if frozen.suffix == ".qcow2":
-                self._joining = Joining(frozen, into, self.task)
+                ready = self._kept.joined(frozen.name)
+                self._joining = Joining(frozen, into, self.task, ready)
 
     def flatten(self, into: Path) -> Path:
         """All layers as one sparse raw file, once the machine has powered off."""

@@ -278,6 +278,8 @@ def test_a_corrected_step_is_done_without_booting_or_logging_in_again(
     task = world.task()
     before = time.time()
     logins = refused_logins(monkeypatch)
+    layers = Checkpoints(world.state / "store").layers
+    (joined,) = layers.glob("*.joined")
     with socket.create_server(("127.0.0.1", 0)) as server:
         # QEMU leads 10.0.2.2 to this computer's loopback
         knock = f"bash -c ': > /dev/tcp/10.0.2.2/{server.getsockname()[1]}'"
@@ -292,6 +294,7 @@ def test_a_corrected_step_is_done_without_booting_or_logging_in_again(
     assert "resuming the machine after step 2" in phases
     assert not any(phase.startswith("booting") for phase in phases)
     assert logins == []
+    assert not joined.exists(), "the failed build joined the layers in vain"
     assert inside(built, "cat /etc/right") == "right\n"
     assert "File not found" in inside(built, "stat /opt/files"), "a step that is no more"
     (shown,) = task.memory.get("evidence")

@@ -304,3 +304,21 @@ def test_a_short_build_is_not_slowed_down_by_what_is_still_to_be_synced(
     while not (found := kept.get(made.key)) or not found.synced:
         assert time.monotonic() < until_synced
         time.sleep(0.01)
+
+
+def test_what_a_failed_build_joined_is_kept_once_and_goes_first(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path) as kept:
+        first, second = keep(kept, levels("a")), keep(kept, levels("a", "b"))
+    files = []
+    for at, layer in enumerate((*first.layers, *second.layers, "of-nobody.qcow2")):
+        files.append(kept.joined(layer))
+        files[-1].write_bytes(b"x" * 8192)
+        os.utime(files[-1], (at, at))
+    before_the_host_restarted = kept.layers / f"{first.layers[0]}.other-boot.joined"
+    before_the_host_restarted.touch()
+    kept.prune()
+    assert [path.exists() for path in files] == [False, True, False]
+    assert not before_the_host_restarted.exists()
+    kept.prune(kept.size() - 1)
+    assert not files[1].exists()
+    assert {c.key for c in kept.all()} == {first.key, second.key}

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,65 @@ def test_what_the_machine_wrote_and_deleted_since_is_added(
     assert into.read_bytes() == wanted
     assert frozen.read_bytes() == below, "a frozen layer is never written again"
     assert into.stat().st_blocks * 512 < 4 * MIB, "what was deleted is a hole"
+
+
+def test_what_a_failed_build_has_joined_is_taken_by_the_next_one(
+    frozen: Path, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    joining = Joining(frozen, tmp_path / "joined.raw", task)
+    middle = active_over(frozen)
+    joining.follow(middle)
+    until(lambda: joining._coming.empty())
+    monkeypatch.setattr("publisher.build.joining.BEQUEST", 20.0)
+    joining.leave(lambda name: left / name)
+    joining.close()
+    assert [path.name for path in left.iterdir()] == [middle.name]
+    top = over(middle, "top.qcow2")
+    change(top, "write -P 11 3M 64k")
+    wanted = plainly(top)
+    monkeypatch.setenv("PATH", str(without_convert(tmp_path)))
+    again = Joining(middle, tmp_path / "again.raw", task, left / middle.name)
+    assert again.add(top)
+    again.close()
+    assert (tmp_path / "again.raw").read_bytes() == wanted
+    assert list(left.iterdir()) == [], "nobody else may take it"
+
+
+def without_convert(directory: Path) -> Path:
+    """A directory with a qemu-img that joins nothing."""
+    real = shutil.which("qemu-img")
+    bin_ = directory / "bin"
+    bin_.mkdir()
+    (bin_ / "qemu-img").write_text(f'#!/bin/sh\n[ "$1" != convert ] && exec {real} "$@"\n')
+    (bin_ / "qemu-img").chmod(0o755)
+    for name in ("setpriv", "sh"):
+        (bin_ / name).symlink_to(str(shutil.which(name)))
+    return bin_
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_is_not_joined_soon_is_left_to_nobody(
+    frozen: Path, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object) -> None:
+        time.sleep(1)
+
+    monkeypatch.setattr("publisher.build.joining._lay", slow)
+    joining = Joining(frozen, tmp_path / "joined.raw", task)
+    joining.follow(active_over(frozen))
+    started = time.monotonic()
+    joining.leave(lambda name: tmp_path / "left")
+    assert time.monotonic() - started < 0.9
+    joining.close()
+    assert not (tmp_path / "left").exists()
 
 
 def test_layers_that_could_not_be_joined_ahead_are_left_as_they_were(

@@ -14,7 +14,7 @@ import pytest
 from publisher import events
 from publisher.build.checkpoints import Checkpoint, Checkpoints, chain
 from publisher.build.room import Login, Room
-from publisher.errors import BootError, BuildError
+from publisher.errors import BootError, BuildError, Cancelled, PublishError
 from publisher.memory import Memory
 from publisher.task import Task
 from publisher.vm import accelerator, snapshot
@@ -138,8 +138,27 @@ class Ahead:
     def follow(self, layer: Path) -> None:
         self.layers.append(layer)
 
+    def leave(self, place: Callable[[str], Path]) -> None:
+        self.layers.append(place("top.qcow2"))
+
     def close(self) -> None:
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [(BuildError("status 3"), True), (Cancelled(), False), (None, False)],
+    ids=["failed", "cancelled", "done"],
+)
+def test_only_a_step_that_failed_leaves_what_is_joined(
+    error: PublishError | None, left: bool, tmp_path: Path, seen: list[events.Event]
+) -> None:
+    with Checkpoints(tmp_path / "store") as kept:
+        task = Task("build", Memory(tmp_path / "memory"), sink=seen.append)
+        room, ahead = Room(tmp_path, kept, Hardware((), tmp_path / "log"), CHOSEN, task), Ahead()
+        room._joining = cast(Any, ahead)
+        room.__exit__(None if error is None else type(error), error, None)
+        assert ahead.layers == [kept.joined("top.qcow2")] * left
 
 
 @pytest.mark.parametrize("end", ["before", "after", "kept"])
