@@ -344,12 +344,13 @@ class Checkpoints:
             kept = self.all()
             most = cache_limit() if limit is None else limit
             self._sweep(kept)
-            if self.size() > most:
-                for joined in self.layers.glob(f"*{_JOINED}"):
-                    joined.unlink()
-            while kept and self.size() > most:
-                self._forget(kept.pop())
-                self._sweep(kept)
+            joined = list(self.layers.glob(f"*{_JOINED}"))
+            while (joined or kept) and self.size() > most:
+                if joined:
+                    joined.pop().unlink()
+                else:
+                    self._forget(kept.pop())
+                    self._sweep(kept)
             return before - self.size()
 
     def remove(self, keys: Sequence[str]) -> list[str]:

@@ -411,8 +411,8 @@ class Shell(Closing):
         group is killed. Raises BuildError when variables could reach the guest's disk."""
         if environment:
             self._store(environment)
-        line = script.command_line(interpreter, directory, timeout, environment=bool(environment))
-        done = self.command(line, stdin=[text.encode()], on_line=on_line)
+        whole = script.command_line(interpreter, directory, timeout, environment=bool(environment))
+        done = self.command(whole, stdin=[text.encode()], on_line=on_line)
         if timeout is not None and done.status:
             late = self.command(script.was_late(), plain=True).status == 0
             return replace(done, late=late)
