@@ -9,6 +9,7 @@ and 168.63.129.16, because QEMU forwards only from addresses of that network.
 from __future__ import annotations
 
 import ipaddress
+import shlex
 import socket
 import sys
 from collections.abc import Mapping
@@ -37,13 +38,14 @@ class RestrictedNetwork(Network, Closing):
 
     def __enter__(self) -> Self:
         words = ["user", f"net={NET}", "restrict=on"]
-        program = f"{sys.executable} -IS {relay.__file__}"
         try:
             for (address, port), application in self._endpoints.items():
                 if ipaddress.ip_address(address) in NET:
                     listening = socket.create_server(("127.0.0.1", 0))
                     self._servers.append(WebServer(listening, application))
-                    command = f"{program} {listening.getsockname()[1]}"
+                    program = [sys.executable, "-IS", relay.__file__]
+                    # QEMU splits the words as a shell does
+                    command = shlex.join([*program, str(listening.getsockname()[1])])
                     words.append(f"guestfwd=tcp:{address}:{port}-cmd:{comma(command)}")
         except BaseException:
             self.close()
