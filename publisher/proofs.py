@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from publisher.proof.guest import Guest, Rehearsable
 from publisher.rehearsal import Rehearse
 from publisher.secret_gate import SecretGate
 from publisher.task import Task
+from publisher.vm.vanishing import vanishing
 
 TRACES = "traces"
 """In the outcome of a build: what is kept of its secrets, to look for them (Trace)."""
@@ -117,8 +117,7 @@ def rehearse(step: Step, context: Context, task: Task) -> Value:
 
     value = context.outcome(step.needs[0])
     name = step.inputs["provider"]
-    scratch = context.state / "scratch" / f"rehearse-{step.key[:16]}"
-    try:
+    with vanishing(context.state / "scratch", "rehearse-") as scratch:
         done = boot(
             disk_of(context, value),
             [_guest(name, step.inputs["options"])],
@@ -128,7 +127,5 @@ def rehearse(step: Step, context: Context, task: Task) -> Value:
             scratch=scratch,
             logs=context.state / "rehearsals",
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     require_passed(done)
     return {"rehearsal": done[0].to_json()}

@@ -14,7 +14,7 @@ from publisher.disks.store import Store
 from publisher.errors import HostError
 from publisher.model import GIB, MIB
 from publisher.task import Task, detached
-from publisher.vm import host
+from publisher.vm import host, locks
 
 NOBODY = namespace.Namespace("none", ())
 
@@ -76,34 +76,34 @@ def test_a_killed_builds_leftovers_go_with_the_next_one_but_a_running_ones_stay(
 def test_a_sweep_that_comes_before_the_lock_takes_nothing_away(
     tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, other = fcntl.flock, Workspace(Store(tmp_path), NOBODY, task)
+    lock, scratch = fcntl.flock, Store(tmp_path).scratch("x").parent
     swept: list[int] = []
 
     def slow(handle: int, how: int) -> None:
         if how == fcntl.LOCK_EX and not swept:
             swept.append(handle)
-            other._sweep()
+            locks.sweep(scratch, "build-")
         lock(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", slow)
     with Workspace(Store(tmp_path), NOBODY, task) as workspace:
         assert swept
         assert workspace.directory.is_dir()
-        other._sweep()
+        locks.sweep(scratch, "build-")
         assert workspace.directory.is_dir()
     assert list(workspace.directory.parent.iterdir()) == []
 
 
 def test_what_a_sweep_cannot_remove_is_left_to_the_next_one(
-    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = Store(tmp_path).scratch("x").parent
     (scratch / "build-dead").mkdir()
     (scratch / "build-dead.lock").touch()
     with monkeypatch.context() as patched:
-        patched.setattr("publisher.build.workspace.shutil.rmtree", lambda *_, **__: None)
-        Workspace(Store(tmp_path), None, task)._sweep()
-    Workspace(Store(tmp_path), None, task)._sweep()
+        patched.setattr("publisher.vm.locks.shutil.rmtree", lambda *_, **__: None)
+        locks.sweep(scratch, "build-")
+    locks.sweep(scratch, "build-")
     assert list(scratch.iterdir()) == []
 
 

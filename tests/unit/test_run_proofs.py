@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +188,22 @@ def test_nothing_is_proved_twice_of_the_same_disk(world: World) -> None:
     world.publish(FILE + '[[rehearse.checks]]\nrun = "true"\n')
     assert [len(settings.checks) for settings in world.rehearsed] == [0, 1]
     assert CLOUDS["cumulus"].calls.count("upload") == 1
+
+
+def test_a_killed_run_leaves_no_overlays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rehearse(*_: object, scratch: Path, **__: object) -> None:
+        (scratch / "overlay.qcow2").write_text("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("publisher.proof.rehearse.rehearse", rehearse)
+    child = multiprocessing.get_context("fork").Process(target=world.publish)
+    child.start()
+    child.join(30)
+    assert child.exitcode == -signal.SIGKILL
+    deadline = time.monotonic() + 5
+    while list((world.directory / "state" / "scratch").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_failed_rehearsal_keeps_every_byte_here(world: World) -> None:

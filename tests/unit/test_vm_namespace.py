@@ -18,7 +18,7 @@ import pytest
 
 from publisher.errors import HostError
 from publisher.vm import inside as program
-from publisher.vm import namespace
+from publisher.vm import locks, namespace
 from publisher.vm.names import answer
 from publisher.vm.namespace import PrivateNetwork
 from publisher.vm.vanishing import vanishing
@@ -168,6 +168,21 @@ def test_a_directory_vanishes_also_when_its_user_is_killed(tmp_path: Path) -> No
     with vanishing(tmp_path, "y-") as directory:
         (directory / "file").write_text("y")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_nobody_could_remove_goes_with_the_next_of_its_kind(tmp_path: Path) -> None:
+    left, used = tmp_path / "x-left", tmp_path / "x-used"
+    held = {directory: locks.take(directory) for directory in (left, used)}
+    for directory in held:
+        directory.mkdir()
+        (directory / "overlay.qcow2").write_text("x")
+    os.close(held[left])  # as at the death of its owner
+    with vanishing(tmp_path, "y-"):
+        assert left.exists()
+    with vanishing(tmp_path, "x-"):
+        assert not left.exists()
+    assert (used / "overlay.qcow2").exists()
+    os.close(held[used])
 
 
 def test_a_machine_that_forbids_namespaces_says_what_to_allow(
