@@ -107,9 +107,11 @@ def _accelerator(arch: Arch) -> Check:
 def _network() -> Check:
     """Whether a rehearsal's guest can get a network of its own."""
     kind, why = private_network.probe()
-    if kind:
-        return Check("rehearsals", "ok", "guests get a network of their own")
-    return Check("rehearsals", "warning", f"less can be proved: {why}")
+    if kind and (refusal := private_network.ipv6_refusal()):
+        why = f"guests get no IPv6 addresses: {refusal}"
+    if why:
+        return Check("rehearsals", "warning", f"less can be proved: {why}")
+    return Check("rehearsals", "ok", "guests get a network of their own")
 
 
 def _programs(arch: Arch) -> list[Check]:

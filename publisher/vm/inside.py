@@ -18,12 +18,13 @@ import sys
 from typing import Any
 
 MESSAGE = 1 << 16
+_RESOLVER = "/etc/resolv.conf"
 _IPV6_FREEBIND = 78
 """linux/in6.h; the socket module does not have it."""
 
 
-def _run(*argv: str, stdin: str = "") -> None:
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+def _run(*argv: str, stdin: str = "", cwd: str | None = None) -> None:
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, cwd=cwd)
     if done.returncode:
         raise OSError(f"{argv[0]}: {done.stderr.strip() or done.returncode}")
 
@@ -43,18 +44,49 @@ def _listen(address: str, port: int) -> socket.socket:
     return server
 
 
-def _set_up(wanted: dict[str, Any]) -> list[socket.socket]:
-    """No route leads out: only what stands on `lo` can be reached."""
+def _add(ip: str, addresses: list[str]) -> None:
     lines = ["link set lo up"]
-    for address in wanted["addresses"]:
+    for address in addresses:
         bits = ipaddress.ip_address(address).max_prefixlen
         lines.append(f"address add {address}/{bits} dev lo")
-    _run(wanted["ip"], "-batch", "-", stdin="\n".join(lines) + "\n")
-    resolver = os.path.realpath("/etc/resolv.conf")
-    _run(wanted["mount"], "--bind", wanted["resolv"], resolver)
+    _run(ip, "-batch", "-", stdin="\n".join(lines) + "\n")
+
+
+def _resolve(file: str, mount: str) -> None:
+    """The file as the namespace's /etc/resolv.conf. Where there is none, or its link
+    leads nowhere, there is nothing to bind it on and nobody here may write in /etc:
+    then another directory lies over that."""
+    if os.path.exists(_RESOLVER):
+        _run(mount, "--bind", file, os.path.realpath(_RESOLVER))
+        return
+    with open(file) as opened:
+        text = opened.read()
+    over = os.path.dirname(file)
+    _run(mount, "-t", "tmpfs", "none", over)  # the file is removed outside
+    with open(file, "w") as opened:
+        opened.write(text)
+    # a path in these options could not have every character
+    _run(mount, "-t", "overlay", "-o", "ro,lowerdir=.:/etc", "overlay", "/etc", cwd=over)
+
+
+def _set_up(wanted: dict[str, Any]) -> tuple[list[socket.socket], str]:
+    """No route leads out: only what stands on `lo` can be reached. The sockets, and why
+    there are none of IPv6 where the kernel has none."""
+    addresses: dict[bool, list[str]] = {False: [], True: []}
+    for address in wanted["addresses"]:
+        addresses[_family(address) == socket.AF_INET6].append(address)
+    _add(wanted["ip"], addresses[False])
+    refusal = ""
+    if addresses[True]:
+        try:
+            _add(wanted["ip"], addresses[True])
+        except OSError as error:
+            refusal = str(error)
+    _resolve(wanted["resolv"], wanted["mount"])
     names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     names.bind(("127.0.0.1", 53))
-    return [names, *(_listen(address, port) for address, port in wanted["listen"])]
+    listen = [at for at in wanted["listen"] if not refusal or _family(at[0]) == socket.AF_INET]
+    return [names, *(_listen(address, port) for address, port in listen)], refusal
 
 
 def _say(outside: socket.socket, sockets: list[socket.socket], **message: object) -> None:
@@ -75,7 +107,8 @@ def main(number: int) -> None:
                 address = ("127.0.0.1", wanted["connect"])
                 _say(outside, [socket.create_connection(address, 5)])
             else:
-                _say(outside, _set_up(wanted))
+                sockets, refusal = _set_up(wanted)
+                _say(outside, sockets, ipv6=refusal)
         except OSError as error:
             _say(outside, [], error=str(error))
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from publisher.closing import Closing
@@ -53,6 +54,8 @@ class PrivateNetwork(Network, Closing):
         self._endpoints = endpoints
         self._names = names
         self._unshare = tuple(unshare) if unshare is not None else _kind()
+        self.without_ipv6 = ""
+        """Why the addresses and endpoints of IPv6 are left out, which some kernels lack."""
         self._holder: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._servers: list[WebServer | NameServer] = []
@@ -77,22 +80,28 @@ class PrivateNetwork(Network, Closing):
                 stderr=subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
             )
-        with tempfile.NamedTemporaryFile("w", prefix="resolv-", suffix=".conf") as resolv:
-            resolv.write("nameserver 127.0.0.1\n")
-            resolv.flush()
-            sockets = self._ask(
+        with tempfile.TemporaryDirectory(prefix="resolv-") as directory:
+            resolv = Path(directory, "resolv.conf")
+            resolv.write_text("nameserver 127.0.0.1\n")
+            answer, sockets = self._ask(
                 addresses=self._addresses,
                 listen=list(self._endpoints),
-                resolv=resolv.name,
+                resolv=str(resolv),
                 ip=require("ip"),
                 mount=require("mount"),
             )
+        self.without_ipv6 = answer["ipv6"]
         names, *listening = sockets
         self._servers.append(NameServer(names, self._names))
-        for server, application in zip(listening, self._endpoints.values(), strict=True):
+        served = [
+            application
+            for (address, _), application in self._endpoints.items()
+            if not (self.without_ipv6 and ":" in address)
+        ]
+        for server, application in zip(listening, served, strict=True):
             self._servers.append(WebServer(server, application))
 
-    def _ask(self, **request: Any) -> list[socket.socket]:
+    def _ask(self, **request: Any) -> tuple[Mapping[str, Any], list[socket.socket]]:
         assert self._socket is not None
         try:
             self._socket.send(json.dumps(request).encode())
@@ -107,7 +116,7 @@ class PrivateNetwork(Network, Closing):
         answer = json.loads(data)
         if "error" in answer:
             raise self._refused(answer["error"])
-        return sockets
+        return answer, sockets
 
     def _refused(self, why: str) -> HostError:
         holder = self._holder
@@ -154,7 +163,7 @@ class PrivateNetwork(Network, Closing):
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         try:
-            (connection,) = self._ask(connect=port)
+            _, (connection,) = self._ask(connect=port)
         except HostError as error:
             raise OSError(error.message) from error
         connection.settimeout(timeout)
@@ -183,6 +192,13 @@ def probe() -> tuple[tuple[str, ...], str]:
             return kind, ""
         why = why or said
     return (), why
+
+
+@functools.lru_cache(maxsize=1)
+def ipv6_refusal() -> str:
+    """Why a private network has no IPv6 here; empty when it has: tried."""
+    with PrivateNetwork(addresses=["fd00::1"], endpoints={}, names={}) as made:
+        return made.without_ipv6
 
 
 def _kind() -> tuple[str, ...]:

@@ -52,6 +52,8 @@ class Host:
         monkeypatch.setattr(namespace, "probe", lambda _: namespace.Namespace("none", ()))
         self.network: tuple[tuple[str, ...], str] = (("--user",), "")
         monkeypatch.setattr(private_network, "probe", lambda: self.network)
+        self.ipv6_refusal = ""
+        monkeypatch.setattr(private_network, "ipv6_refusal", lambda: self.ipv6_refusal)
         monkeypatch.setattr(doctor, "is_native", lambda arch: arch == "x86_64")
         monkeypatch.setattr(packages, "_run", self.run)
         monkeypatch.setattr(packages, "which", lambda name: name if name in self.commands else None)
@@ -194,6 +196,15 @@ def test_a_machine_without_user_namespaces_proves_less(
     Host(monkeypatch, "openssh-client", "mtools").network = ((), "not permitted")
     publish("doctor")
     assert "warning  rehearsals: less can be proved: not permitted\n" in publish.out
+
+
+def test_a_machine_without_ipv6_proves_less(
+    publish: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Host(monkeypatch, "openssh-client", "mtools").ipv6_refusal = "not supported"
+    publish("doctor")
+    said = "warning  rehearsals: less can be proved: guests get no IPv6 addresses: not supported"
+    assert said in publish.out.splitlines()
 
 
 def test_an_accelerator_that_emulates_is_a_warning(

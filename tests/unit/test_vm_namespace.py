@@ -19,6 +19,7 @@ import pytest
 from publisher.errors import HostError
 from publisher.vm import inside as program
 from publisher.vm import locks, namespace
+from publisher.vm.host import require, which
 from publisher.vm.names import answer
 from publisher.vm.namespace import PrivateNetwork
 from publisher.vm.vanishing import vanishing
@@ -103,6 +104,57 @@ def test_ports_inside_are_reached_from_outside(network: PrivateNetwork) -> None:
             assert connection.recv(7) == b"SSH-2.0"
     with pytest.raises(OSError, match="refused"):
         network.connect(port, 5)
+
+
+@needs_namespaces
+def test_a_kernel_without_ipv6_leaves_out_its_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fake = which("ip"), tmp_path / "ip"
+    fake.write_text(
+        "#!/bin/sh\nlines=$(cat)\ncase $lines in\n"
+        "*::*) echo 'RTNETLINK answers: Operation not supported' >&2; exit 1 ;;\n"
+        f'esac\necho "$lines" | {real} "$@"\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(
+        namespace, "require", lambda name: str(fake) if name == "ip" else require(name)
+    )
+    monkeypatch.setattr(namespace, "ipv6_refusal", namespace.ipv6_refusal.__wrapped__)
+    assert "Operation not supported" in namespace.ipv6_refusal()
+    endpoints = {("fd00:ec2::254", 80): echo, (METADATA, 80): echo}
+    with PrivateNetwork(addresses=[], endpoints=endpoints, names={}) as made:
+        assert "Operation not supported" in made.without_ipv6
+        urls = (f"http://{METADATA}/v4", "http://[fd00:ec2::254]/v6")
+        four, six = inside(made, sys.executable, "-c", CLIENT, *urls)
+    assert four == "GET /v4"
+    assert "GET" not in six
+
+
+@needs_namespaces
+@pytest.mark.parametrize("dangling", [False, True])
+def test_names_resolve_where_the_host_has_no_resolver(tmp_path: Path, *, dangling: bool) -> None:
+    program = (
+        "import subprocess, sys\n"
+        "from publisher.vm.namespace import PrivateNetwork\n"
+        "with PrivateNetwork(addresses=[], endpoints={}, names={}) as network:\n"
+        "    words = network.enclose(['cat', '/etc/resolv.conf', '/etc/passwd'])\n"
+        "    subprocess.run(words, check=True)\n"
+    )
+    etc, temporary = tmp_path / "etc", tmp_path / "a:b,c"
+    etc.mkdir()
+    temporary.mkdir()
+    (etc / "passwd").write_text("root\n")
+    if dangling:
+        (etc / "resolv.conf").symlink_to("/nowhere/stub.conf")
+    kind = namespace.probe()[0]
+    mapped = ["--map-root-user"] if "--user" in kind else []
+    script = 'mount --bind "$0" /etc && exec "$@"'
+    argv = ["unshare", *kind, *mapped, "sh", "-c", script, str(etc), sys.executable, "-c", program]
+    environ = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environ)
+    assert done.stdout == "nameserver 127.0.0.1\nroot\n", done.stderr
+    assert list(temporary.iterdir()) == []
 
 
 def namespaces() -> set[str]:
