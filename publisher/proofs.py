@@ -112,8 +112,8 @@ def inventory(step: Step, context: Context, task: Task) -> Value:
 
 def rehearse(step: Step, context: Context, task: Task) -> Value:
     """Boot the disk as a machine of one cloud. Raises ProofError with what is not so."""
+    from publisher.proof.rehearse import limits, require_passed
     from publisher.proof.rehearse import rehearse as boot
-    from publisher.proof.rehearse import require_passed
 
     value = context.outcome(step.needs[0])
     name = step.inputs["provider"]
@@ -127,5 +127,15 @@ def rehearse(step: Step, context: Context, task: Task) -> Value:
             scratch=scratch,
             logs=context.state / "rehearsals",
         )
+    for rehearsal in done:
+        for text in limits.warnings(rehearsal):
+            task.note(text, "warning")
     require_passed(done)
     return {"rehearsal": done[0].to_json()}
+
+
+def outdone(value: Value) -> str:
+    """Why a rehearsal that passed has to be done again, or "": see limits.outdone."""
+    from publisher.proof.rehearse import Rehearsal, limits
+
+    return limits.outdone(Rehearsal.from_json(value["rehearsal"]))

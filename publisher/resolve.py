@@ -11,10 +11,12 @@ from publisher.disks.store import Store
 from publisher.journal import Outcome
 from publisher.model import Audience, Image
 from publisher.plan import Plan, Step
+from publisher.proofs import outdone
 from publisher.steps import images_of
 
 PROOFS = ("lint", "secrets", "inventory", "rehearse")
-"""Kinds of steps that tell of a disk; what they told stays true of the same bytes."""
+"""Kinds of steps that tell of a disk; what they told stays true of the same bytes, though
+a machine may come to tell more."""
 Truth: TypeAlias = Mapping[str, Mapping[tuple[str, str], Image]]
 """What the clouds hold now: lane ▶ place ▶ Image."""
 
@@ -54,7 +56,7 @@ def broken(
     if outcome is None:
         return "not done yet" if not _changed(step, outcomes) else "its inputs changed"
     if step.kind in PROOFS:
-        return ""
+        return _outdone(step, outcome, outcomes, plan, store)
     if step.kind in ("build", "download"):
         return "" if store.get(outcome.value["sha256"]) else "the disk left the store"
     if step.kind == "upload":
@@ -76,6 +78,16 @@ def broken(
         if step.kind == "release" and not _open_to(now, step.inputs["audience"]):
             return f"{image.ref} is {now.audience.kind}"
     return ""
+
+
+def _outdone(
+    step: Step, outcome: Outcome, outcomes: Mapping[str, Outcome], plan: Plan, store: Store
+) -> str:
+    """Why a proof has to be given again; never of a disk that would have to be made anew."""
+    disk = outcomes.get(plan.step(step.needs[0]).key)
+    if step.kind != "rehearse" or disk is None or not store.get(disk.value["sha256"]):
+        return ""
+    return outdone(outcome.value)
 
 
 def _changed(step: Step, outcomes: Mapping[str, Outcome]) -> bool:

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 READY = 20.0
 """Seconds that setting up a namespace may take on a busy machine."""
+ALLOW = (
+    "allow user namespaces (sysctl user.max_user_namespaces, "
+    "kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0), "
+    "or run as root"
+)
 _KINDS = (("--user", "--net", "--mount"), ("--net", "--mount"))
 """What is unshared: with a user namespace, or by a root user who may do without."""
 
@@ -125,9 +130,7 @@ class PrivateNetwork(Network, Closing):
             why = holder.stderr.read().decode(errors="replace").strip()
         return HostError(
             f"no private network for a guest: {why or 'the namespace ended'}",
-            hint="allow user namespaces (sysctl user.max_user_namespaces, "
-            "kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0), "
-            "or run as root",
+            hint=ALLOW,
         )
 
     def close(self) -> None:
@@ -170,11 +173,21 @@ class PrivateNetwork(Network, Closing):
         return connection
 
 
+def _missing() -> str:
+    return next((name for name in ("unshare", "nsenter", "ip", "mount") if not which(name)), "")
+
+
+def remedy() -> str:
+    """What to do where there is no private network."""
+    missing = _missing()
+    return f"install {missing}" if missing else ALLOW
+
+
 def refusal(kind: Sequence[str]) -> str:
     """Why a private network can't be made that way; empty when it can: tried."""
-    for command in ("unshare", "nsenter", "ip", "mount"):
-        if which(command) is None:
-            return f"{command} is not installed"
+    missing = _missing()
+    if missing:
+        return f"{missing} is not installed"
     try:
         with PrivateNetwork(addresses=["169.254.169.254"], endpoints={}, names={}, unshare=kind):
             return ""
@@ -197,6 +210,9 @@ def probe() -> tuple[tuple[str, ...], str]:
 @functools.lru_cache(maxsize=1)
 def ipv6_refusal() -> str:
     """Why a private network has no IPv6 here; empty when it has: tried."""
+    kind, why = probe()
+    if not kind:
+        return why
     with PrivateNetwork(addresses=["fd00::1"], endpoints={}, names={}) as made:
         return made.without_ipv6
 

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from publisher import proofs, provenance, provider, run, steps
+from publisher import events, proofs, provenance, provider, run, steps
 from publisher.cli.attesting import sign_run
 from publisher.context import Context
 from publisher.errors import PipelineError, ProofError, PublishError
@@ -27,11 +27,13 @@ from publisher.plan import Plan, Step, plan
 from publisher.proof.guest import Guest, Look
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rehearse import Claim, Rehearsal, Status
+from publisher.proof.rehearse.judge import BLIND
 from publisher.proof.rules import Evidence, Rule
 from publisher.proof.secrets.known import Known
 from publisher.provider import Options, Traits
 from publisher.rehearsal import Rehearse
 from publisher.task import Retry, Task
+from publisher.vm import namespace
 from tests.unit.nimbus import CLOUDS, PROVIDERS, Cloud, Nimbus, NimbusOptions
 
 FILE = """
@@ -98,6 +100,7 @@ class World:
         self.content = b"disk"
         self.values: Mapping[str, str] = {}
         self.failing = ""
+        self.open_ends: tuple[Claim, ...] = ()
         self.rehearsed: list[Rehearse] = []
 
     def plan(self, text: str = FILE, *settings: str) -> Plan:
@@ -133,7 +136,7 @@ class World:
         (guest,) = guests
         status = Status.FAILED if self.failing else Status.PROVED
         claim = Claim("login", "a login works", status, cause=self.failing, fix="mend sshd")
-        return [Rehearsal(guest.name, guest.title, (claim,), 1.0)]
+        return [Rehearsal(guest.name, guest.title, (claim, *self.open_ends), 1.0)]
 
 
 @pytest.fixture
@@ -188,6 +191,75 @@ def test_nothing_is_proved_twice_of_the_same_disk(world: World) -> None:
     world.publish(FILE + '[[rehearse.checks]]\nrun = "true"\n')
     assert [len(settings.checks) for settings in world.rehearsed] == [0, 1]
     assert CLOUDS["cumulus"].calls.count("upload") == 1
+
+
+def open_end(name: str, title: str, evidence: str) -> Claim:
+    return Claim(name, title, Status.UNPROVABLE, evidence)
+
+
+BLINDED = (
+    open_end("user-data", "user data ran", BLIND),
+    open_end("growth", "the root file system grew", BLIND),
+    open_end("isolation", "the cloud's network", "the kernel's own isolation (not permitted)"),
+    open_end("hardware", "the machine", "a device that QEMU has not"),
+)
+
+
+def test_what_this_machine_could_not_prove_is_a_warning(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespace, "probe", lambda: ((), "not permitted"))
+    world.open_ends = BLINDED
+    seen: list[events.Event] = []
+    world.publish(sink=seen.append)
+    notes = [e for e in seen if isinstance(e, events.Note) and e.level == "warning"]
+    first, second = [note.text for note in notes if "not provable" in note.text]
+    assert f"Cumulus: not provable here: user data ran, the root file system grew: {BLIND}" in first
+    assert "the cloud's network: the kernel's own isolation (not permitted); to prove" in second
+    assert "allow user namespaces" in second
+
+
+def test_a_machine_that_can_prove_more_repeats_the_rehearsal(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(*, isolated: bool) -> int:
+        answer = (("--net",), "") if isolated else ((), "not permitted")
+        monkeypatch.setattr(namespace, "probe", lambda: answer)
+        world.open_ends = () if isolated else BLINDED
+        world.publish()
+        return len(world.rehearsed)
+
+    assert [publish(isolated=False), publish(isolated=False)] == [1, 1]
+    assert [publish(isolated=True), publish(isolated=True), publish(isolated=False)] == [2, 2, 2]
+    assert CLOUDS["cumulus"].calls.count("upload") == 1
+
+
+def test_a_machine_with_ipv6_by_now_repeats_the_rehearsal(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = "Operation not supported"
+    monkeypatch.setattr(namespace, "probe", lambda: (("--net",), ""))
+    monkeypatch.setattr(namespace, "ipv6_refusal", lambda: refusal)
+    world.open_ends = (open_end("ipv6", "the metadata service's IPv6 address", refusal),)
+    world.publish()
+    world.publish()
+    assert len(world.rehearsed) == 1
+    refusal = ""
+    world.publish()
+    assert len(world.rehearsed) == 2
+
+
+def test_no_disk_is_built_anew_to_prove_more_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open_ends = BLINDED
+    monkeypatch.setattr(namespace, "probe", lambda: ((), "not permitted"))
+    world.publish()
+    monkeypatch.setattr(namespace, "probe", lambda: (("--net",), ""))
+    for path in (world.directory / "state").rglob("*.raw"):
+        path.unlink()
+    world.publish()
+    assert len(world.rehearsed) == 1
 
 
 def test_a_killed_run_leaves_no_overlays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
