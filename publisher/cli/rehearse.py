@@ -27,6 +27,12 @@ def command(
             metavar="KIND",
         ),
     ] = "",
+    arch: Annotated[
+        str,
+        typer.Option(
+            help="What a disk file is for: x86_64, aarch64; else what it has.", metavar="ARCH"
+        ),
+    ] = "",
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the console logs of passed boots, too.")
     ] = False,
@@ -49,6 +55,7 @@ def command(
         disk,
         clouds=clouds,
         firmware=firmware,
+        arch=arch,
         keep=keep,
         pipeline=pipeline,
         settings=settings or [],

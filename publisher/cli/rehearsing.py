@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
@@ -24,7 +25,7 @@ from publisher.disks.store import Store
 from publisher.errors import ProofError, PublishError, UsageError
 from publisher.memory import Memory
 from publisher.migrate import complete_options
-from publisher.model import Disk, Firmware, Spec
+from publisher.model import Arch, Disk, Firmware, Spec
 from publisher.pipeline import load, load_options, load_rehearse
 from publisher.proof.guest import Guest, Rehearsable
 from publisher.proof.rehearse import Rehearsal, Status, rehearse
@@ -48,6 +49,7 @@ def run(
     *,
     clouds: str,
     firmware: str,
+    arch: str,
     keep: bool,
     pipeline: Path | None,
     settings: Sequence[str],
@@ -55,9 +57,7 @@ def run(
     json: bool,
     plain: bool,
 ) -> None:
-    if firmware and firmware not in get_args(Firmware):
-        hint = suggestion(firmware, get_args(Firmware))
-        raise UsageError(f"there is no firmware {firmware!r}", hint=hint)
+    hardware = _hardware(firmware, arch)
     given = load_options(pipeline, settings=settings, environ=os.environ)
     wanted = _settings(pipeline, settings)
     guests = _guests(clouds, given)
@@ -72,10 +72,7 @@ def run(
         sink(events.RunStarted(scratch.name, f"{disk} rehearsed", steps))
         task = Task(STEP, Memory(scratch / "memory"), sink=sink, cancellation=cancellation)
         with (
-            _opened(disk, cast("Firmware | None", firmware or None), state, scratch, task) as (
-                image,
-                spec,
-            ),
+            _opened(disk, hardware, state, scratch, task) as (image, spec),
             _telling(sink) as (begin, end),
         ):
             done = rehearse(
@@ -97,6 +94,33 @@ def run(
         for rehearsal in done:
             show(rehearsal)
     _judge(done)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hardware:
+    """What a disk file is said to be for; None: its own word counts."""
+
+    firmware: Firmware | None
+    arch: Arch | None
+
+
+def _hardware(firmware: str, arch: str) -> _Hardware:
+    for word, known, what in (
+        (firmware, get_args(Firmware), "firmware"),
+        (arch, get_args(Arch), "architecture"),
+    ):
+        if word and word not in known:
+            raise UsageError(f"there is no {what} {word!r}", hint=suggestion(word, known))
+    return _Hardware(cast("Firmware | None", firmware or None), cast("Arch | None", arch or None))
+
+
+def _bootable(firmware: Firmware | None, arch: Arch) -> Firmware | None:
+    """What was asked for; of an ARM machine, the only one that there is."""
+    if arch == "x86_64":
+        return firmware
+    if firmware == "bios":
+        raise UsageError(f"{arch} has no BIOS", key="--firmware", hint="write --firmware uefi")
+    return "uefi"
 
 
 def _settings(pipeline: Path | None, settings: Sequence[str]) -> Rehearse:
@@ -132,11 +156,11 @@ def _guests(clouds: str, given: Mapping[str, Mapping[str, object]]) -> list[Gues
 
 @contextlib.contextmanager
 def _opened(
-    text: str, firmware: Firmware | None, state: Path, scratch: Path, task: Task
+    text: str, hardware: _Hardware, state: Path, scratch: Path, task: Task
 ) -> Iterator[tuple[Disk, Spec]]:
     """The disk, and what is known of it. QEMU reads other formats than raw as they
     are; only what is packed (compressed, or in an OVA) has to be unpacked."""
-    from publisher.cli.disk_files import firmware_of
+    from publisher.cli.disk_files import arch_of, firmware_of
     from publisher.fetch.packed import unpack
 
     path = Path(text).expanduser()
@@ -153,8 +177,9 @@ def _opened(
         path = foreign.convert(path, scratch / "disk.raw", task)
         info = foreign.describe(path)
     disk = Disk(path.absolute(), info["virtual-size"], "", (), info["format"])
-    firmware = firmware or firmware_of(disk.path, task)
-    yield disk, Spec(path.name.partition(".")[0], "", firmware=firmware, size=disk.size)
+    arch = hardware.arch or arch_of(disk.path, task) or "x86_64"
+    firmware = _bootable(hardware.firmware, arch) or firmware_of(disk.path, task)
+    yield disk, Spec(path.name.partition(".")[0], "", arch, firmware, disk.size)
 
 
 @contextlib.contextmanager

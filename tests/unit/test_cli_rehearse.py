@@ -18,6 +18,7 @@ from publisher.proof.guest import Guest
 from publisher.proof.rehearse import Claim, Rehearsal, Status
 from publisher.rehearsal import Rehearse
 from publisher.task import Cancellation
+from tests.unit import lint_world
 from tests.unit.cli_fakes import Command
 from tests.unit.test_rehearse_parts import Nimbus
 
@@ -118,6 +119,27 @@ def test_a_disk_boots_by_what_it_can(
     assert seen == ["bios", "uefi"]
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_disk_boots_on_the_processor_that_it_is_for(
+    publish: Command, engine: Engine, tmp_path: Path, *, readable: bool
+) -> None:
+    """As its programs tell, or where nobody can read them its loader."""
+    files = lint_world.good()
+    files["/bin/sh"] = b"\x7fELF\x02\x01\x01" + bytes(11) + b"\xb7\x00"
+    esp: lint_world.Files = {"/EFI/BOOT/BOOTAA64.EFI": lint_world.loader(machine=0xAA64)}
+    disk = lint_world.disk_file(tmp_path, files, esp)
+    if not readable:
+        with disk.open("r+b") as file:
+            file.seek(8 * MIB)
+            file.write(bytes(15 * MIB))
+    seen = []
+    for words in ((), ("--arch", "x86_64", "--firmware", "bios"), ("--arch", "aarch64")):
+        assert publish("rehearse", str(disk), *words).code == 0
+        assert engine.spec is not None
+        seen.append((engine.spec.arch, engine.spec.firmware))
+    assert seen == [("aarch64", "uefi"), ("x86_64", "bios"), ("aarch64", "uefi")]
+
+
 def test_a_failure_shows_cause_fix_and_log_and_exits_with_6(
     publish: Command, engine: Engine, disk: Path
 ) -> None:
@@ -201,6 +223,8 @@ def test_a_setting_without_effect_is_refused(
         (["missing.raw"], "missing.raw does not exist"),
         (["nobody@1.0"], "there is no release 'nobody@1.0'"),
         (["{disk}", "--firmware", "uboot"], "there is no firmware 'uboot'"),
+        (["{disk}", "--arch", "arm64"], "there is no architecture 'arm64'"),
+        (["{disk}", "--arch", "aarch64", "--firmware", "bios"], "aarch64 has no BIOS"),
     ],
 )
 def test_what_can_not_be_is_a_usage_error(
