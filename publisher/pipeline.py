@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,11 +93,16 @@ def load(
 
 
 def load_options(
-    path: Path | None, *, settings: Sequence[str] = (), environ: Mapping[str, str]
+    path: Path | None,
+    *,
+    settings: Sequence[str] = (),
+    environ: Mapping[str, str],
+    known: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The [targets.*] sections alone, as data, for a command that completes them
-    itself: options may be missing, but none may be unknown or wrong."""
-    content = read_toml(path) if path is not None else {}
+    itself: options may be missing, but none may be unknown or wrong. Without a file
+    those that are `known` hold, as far as no setting says otherwise."""
+    content = {"targets": deepcopy(dict(known or {}))} if path is None else read_toml(path)
     reading = _Reading(content, settings, environ, _nothing)
     reading.refuse_unknown_sections()
     reading.targets(Merged(reading.data), partial=True)

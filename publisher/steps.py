@@ -18,6 +18,9 @@ from publisher.plan import BUILT_AS, Step, key_in_file
 from publisher.recipe import Recipe
 from publisher.task import Task
 
+OPTIONS = "options"
+"""In the outcome of a release: the target options that the images were made with."""
+
 
 def disk_value(disk: Disk, spec: Spec) -> Value:
     """The outcome of a step that made a disk."""
@@ -215,7 +218,8 @@ def release(step: Step, context: Context, task: Task) -> Value:
             provider.withdraw(image, task)
         else:
             provider.release(image, audience, task)
-    return {"audience": audience.to_json()}
+    # for whoever looks at the release later, without its pipeline file
+    return {"audience": audience.to_json(), OPTIONS: step.inputs["options"]}
 
 
 def withdraw(step: Step, context: Context, task: Task) -> None:

@@ -39,7 +39,8 @@ def command(
     pipeline: Annotated[
         Path | None,
         typer.Option(
-            help="Take [rehearse] and the options of [targets.*] from FILE.", metavar="FILE"
+            help="Take [rehearse] and the options of [targets.*] from FILE; else a release's own.",
+            metavar="FILE",
         ),
     ] = None,
     settings: Set = None,

@@ -15,6 +15,7 @@ from typing import cast, get_args
 from publisher import events, provider
 from publisher.cli.exporting import released
 from publisher.cli.jsonl import write_line
+from publisher.cli.releases import find_image, options_of
 from publisher.cli.screen import screen
 from publisher.cli.signals import cancelling
 from publisher.cli.tables import write
@@ -58,9 +59,10 @@ def run(
     plain: bool,
 ) -> None:
     hardware = _hardware(firmware, arch)
-    given = load_options(pipeline, settings=settings, environ=os.environ)
+    known = _known(disk, state) if _is_release(disk) else {}
+    given = load_options(pipeline, settings=settings, environ=os.environ, known=known)
     wanted = _settings(pipeline, settings)
-    guests = _guests(clouds, given)
+    guests = _guests(clouds, {**known, **given})
     logs = state / "rehearsals"
     done: Sequence[Rehearsal] = ()
     with (
@@ -137,6 +139,18 @@ def _settings(pipeline: Path | None, settings: Sequence[str]) -> Rehearse:
     return loaded.flavours[0].proofs.rehearse
 
 
+def _is_release(text: str) -> bool:
+    path = Path(text).expanduser()
+    named = "@" in text or not path.suffix
+    return named and os.sep not in text and not path.exists()
+
+
+def _known(release: str, state: Path) -> Mapping[str, Mapping[str, object]]:
+    """The target options that a release was made with, of clouds that are installed."""
+    known = options_of(*find_image(release, state), state)
+    return {name: options for name, options in known.items() if name in provider.names()}
+
+
 def _guests(clouds: str, given: Mapping[str, Mapping[str, object]]) -> list[Guest]:
     """The clouds that were asked for, or all that can be rehearsed."""
     known: dict[str, type[Rehearsable]] = {}
@@ -163,11 +177,10 @@ def _opened(
     from publisher.cli.disk_files import arch_of, firmware_of
     from publisher.fetch.packed import unpack
 
-    path = Path(text).expanduser()
-    named = "@" in text or not path.suffix
-    if named and os.sep not in text and not path.exists():
+    if _is_release(text):
         yield released(text, state, Store(state))
         return
+    path = Path(text).expanduser()
     if not path.is_file():
         raise UsageError(f"{path} does not exist or is not a file", hint="check the path")
     room = shutil.disk_usage(scratch).free

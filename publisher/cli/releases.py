@@ -5,11 +5,13 @@ from __future__ import annotations
 import json as jsons
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from publisher.cli.tables import write, write_table
 from publisher.cli.text import show_bytes, show_seconds
 from publisher.cli.words import suggestion
 from publisher.errors import UsageError
+from publisher.journal import read_outcomes, release_directory
 from publisher.manifest import Flavour, Manifest, manifest_path, manifests
 
 
@@ -99,6 +101,21 @@ def find_image(release: str, state: Path) -> tuple[Manifest, Flavour]:
             f"{manifest.name} {manifest.version} has several images", hint=f"name one: {names}"
         )
     return manifest, manifest.flavours[0]
+
+
+def options_of(manifest: Manifest, flavour: Flavour, state: Path) -> dict[str, dict[str, Any]]:
+    """The target options that an image was released with last, by provider; of earlier
+    versions of this program's releases nothing is known."""
+    from publisher.steps import OPTIONS
+
+    prefix = f"{flavour.label}." if flavour.label else ""
+    outcomes = read_outcomes(release_directory(state, manifest.name, manifest.version))
+    found = {}
+    for outcome in sorted(outcomes.values(), key=lambda outcome: outcome.finished):
+        step, _, kind = outcome.step.removesuffix(".optional").rpartition(".")
+        if kind == "release" and step.startswith(prefix) and OPTIONS in outcome.value:
+            found[step.removeprefix(prefix)] = dict(outcome.value[OPTIONS])
+    return found
 
 
 def show(

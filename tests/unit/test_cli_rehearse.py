@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 
+from publisher import manifest
 from publisher.cli import rehearsing
+from publisher.disks.store import Store
 from publisher.errors import HostError
+from publisher.journal import Journal, Outcome
 from publisher.model import MIB, Disk, Spec
 from publisher.proof.guest import Guest
 from publisher.proof.rehearse import Claim, Rehearsal, Status
 from publisher.rehearsal import Rehearse
 from publisher.task import Cancellation
-from tests.unit import lint_world
+from tests.unit import lint_world, pipeline_fakes
 from tests.unit.cli_fakes import Command
 from tests.unit.test_rehearse_parts import Nimbus
 
@@ -200,6 +203,50 @@ def test_settings_need_no_pipeline(publish: Command, engine: Engine, disk: Path)
     given = [word for text in words for word in ("--set", text)]
     assert publish("rehearse", str(disk), *given).code == 0
     assert engine.settings == Rehearse(second_boot=False, timeout=60)
+
+
+def release(publish: Command, **options: Any) -> None:
+    """A release web 1.0.0 in the state directory, published with these options."""
+    source = publish.state.parent / "source.raw"
+    source.write_bytes(b"\x02" * MIB)
+    disk = Store(publish.state).add(source)
+    flavour = manifest.Flavour("web", "aarch64", "uefi", disk.sha256, disk.size, MIB)
+    made = manifest.Manifest("web", "1.0.0", "run1", "2026-01-01T00:00:00Z", (flavour,), ())
+    with Journal(publish.state, "web", "1.0.0") as journal:
+        for number, values in enumerate(({"boot": "uefi"}, options)):
+            outcome = {"audience": {"kind": "private"}, "options": values}
+            journal.done(Outcome("nimbus.release", str(number), outcome, 1.0, number))
+    manifest.write(made, manifest.manifest_path(publish.state, "web", "1.0.0"))
+
+
+@pytest.mark.parametrize(
+    ("words", "boot", "workers"),
+    [
+        ([], "bios", 5),
+        (["--set", "targets.nimbus.workers=3"], "bios", 3),
+        (["--pipeline", "{file}"], "uefi", 8),
+    ],
+)
+def test_a_release_is_rehearsed_with_the_options_that_it_was_made_with(
+    publish: Command,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    boot: str,
+    workers: int,
+) -> None:
+    release(publish, boot="bios", workers=5, encryption=None)
+    asked: list[Any] = []
+
+    def guests(_: str, given: dict[str, Any]) -> list[Guest]:
+        asked.append(pipeline_fakes.NimbusOptions.model_validate(given["nimbus"]))
+        return [Nimbus("nimbus")]
+
+    monkeypatch.setattr(rehearsing, "_guests", guests)
+    assert publish("rehearse", "web", *(w.format(file=publish.file) for w in words)).code == 0
+    assert [(options.boot, options.workers) for options in asked] == [(boot, workers)]
+    assert engine.spec is not None
+    assert (engine.spec.name, engine.spec.version, engine.spec.arch) == ("web", "1.0.0", "aarch64")
 
 
 @pytest.mark.parametrize(

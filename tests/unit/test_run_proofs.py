@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from publisher import events, proofs, provenance, provider, run, steps
 from publisher.cli.attesting import sign_run
+from publisher.cli.releases import options_of
 from publisher.context import Context
 from publisher.errors import PipelineError, ProofError, PublishError
 from publisher.manifest import Manifest
@@ -182,6 +183,21 @@ def test_what_was_proved_stands_in_the_manifest(world: World) -> None:
     assert set(documents) == {"cyclonedx", "spdx"}
     bom = json.loads(Path(documents["cyclonedx"]["path"]).read_text())
     assert bom["bomFormat"] == "CycloneDX"
+
+
+def test_what_a_release_was_made_with_is_known_afterwards(world: World) -> None:
+    dev = '[variants.dev]\ntargets.cumulus.regions = ["south"]\n[variants.prod]\n'
+    world.publish(FILE + dev)
+    made = world.publish(FILE + dev, 'targets.nimbus.regions=["north", "east"]')
+    known = {f.label: options_of(made, f, world.directory / "state") for f in made.flavours}
+    regions = {
+        label: {name: options["regions"] for name, options in by_cloud.items()}
+        for label, by_cloud in known.items()
+    }
+    assert regions == {
+        "dev": {"cumulus": ["south"], "nimbus": ["north", "east"]},
+        "prod": {"cumulus": ["north"], "nimbus": ["north", "east"]},
+    }
 
 
 def test_nothing_is_proved_twice_of_the_same_disk(world: World) -> None:
