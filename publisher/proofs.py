@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from publisher import provider as seam
 from publisher.context import Context, Value, disk_of, spec_of
@@ -17,6 +17,9 @@ from publisher.rehearsal import Rehearse
 from publisher.secret_gate import SecretGate
 from publisher.task import Task
 from publisher.vm.vanishing import vanishing
+
+if TYPE_CHECKING:
+    from publisher.proof.rehearse import Rehearsal
 
 TRACES = "traces"
 """In the outcome of a build: what is kept of its secrets, to look for them (Trace)."""
@@ -131,7 +134,12 @@ def rehearse(step: Step, context: Context, task: Task) -> Value:
         for text in limits.warnings(rehearsal):
             task.note(text, "warning")
     require_passed(done)
-    return {"rehearsal": done[0].to_json()}
+    return proved(done[0])
+
+
+def proved(rehearsal: Rehearsal) -> Value:
+    """The outcome of a rehearsal that has passed, whoever did it."""
+    return {"rehearsal": rehearsal.to_json()}
 
 
 def outdone(value: Value) -> str:

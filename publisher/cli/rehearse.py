@@ -7,30 +7,34 @@ from typing import Annotated
 
 import typer
 
-from publisher.cli.options import Debug, Json, Plain, Set, State, state_directory
+from publisher.cli.options import Debug, Json, Plain, Set, State, Variants, state_directory
 
 
 def command(
-    disk: Annotated[
+    source: Annotated[
         str,
         typer.Argument(
-            help="A disk file in any format, or NAME[@VERSION] of a release.", metavar="DISK"
+            help="A pipeline file, a disk file in any format, or NAME[@VERSION] of a release.",
+            metavar="FILE|DISK",
         ),
     ],
     clouds: Annotated[
         str, typer.Option("--as", help="Only as on these clouds, by comma.", metavar="NAMES")
     ] = "",
+    variants: Variants = None,
+    archs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arch",
+            help="Only this architecture, repeatable; of a disk file, what it is for.",
+            metavar="ARCH",
+        ),
+    ] = None,
     firmware: Annotated[
         str,
         typer.Option(
             help="What a disk file boots by: bios, uefi, bios+uefi; else what it can.",
             metavar="KIND",
-        ),
-    ] = "",
-    arch: Annotated[
-        str,
-        typer.Option(
-            help="What a disk file is for: x86_64, aarch64; else what it has.", metavar="ARCH"
         ),
     ] = "",
     keep: Annotated[
@@ -39,7 +43,7 @@ def command(
     pipeline: Annotated[
         Path | None,
         typer.Option(
-            help="Take [rehearse] and the options of [targets.*] from FILE; else a release's own.",
+            help="Of a disk: take [rehearse] and the options of [targets.*] from FILE.",
             metavar="FILE",
         ),
     ] = None,
@@ -49,17 +53,24 @@ def command(
     plain: Plain = False,
     _debug: Debug = False,
 ) -> None:
-    """Boot a disk as a machine of each cloud, without any cloud."""
+    """Boot a disk as a machine of each cloud, without any cloud.
+
+    That of a pipeline file is built first, where it is not.
+    """
     from publisher.cli import rehearsing
+    from publisher.cli.subjects import Wanted
 
     rehearsing.run(
-        disk,
-        clouds=clouds,
-        firmware=firmware,
-        arch=arch,
+        Wanted(
+            source,
+            clouds=clouds,
+            firmware=firmware,
+            variants=variants or (),
+            archs=archs or (),
+            pipeline=pipeline,
+            settings=settings or (),
+        ),
         keep=keep,
-        pipeline=pipeline,
-        settings=settings or [],
         state=state_directory(state),
         json=json,
         plain=plain,

@@ -1,37 +1,26 @@
-"""What rehearse does: open the disk, boot it as each cloud, show the verdicts."""
+"""What rehearse does: open the disks, boot them as each cloud, show the verdicts."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import cast, get_args
 
-from publisher import events, provider
-from publisher.cli.exporting import released
+from publisher import events
+from publisher.cli.built_subjects import Built, is_pipeline
 from publisher.cli.jsonl import write_line
-from publisher.cli.releases import find_image, options_of
 from publisher.cli.screen import screen
 from publisher.cli.signals import cancelling
+from publisher.cli.subjects import Single, Subject, Wanted
 from publisher.cli.tables import write
 from publisher.cli.text import show_seconds
-from publisher.cli.words import chosen, suggestion
-from publisher.disks import foreign
-from publisher.disks.store import Store
-from publisher.errors import ProofError, PublishError, UsageError
+from publisher.errors import ProofError, PublishError
 from publisher.memory import Memory
-from publisher.migrate import complete_options
-from publisher.model import Arch, Disk, Firmware, Spec
-from publisher.pipeline import load, load_options, load_rehearse
-from publisher.proof.guest import Guest, Rehearsable
+from publisher.proof.guest import Guest
 from publisher.proof.rehearse import Rehearsal, Status, rehearse
-from publisher.rehearsal import Rehearse
-from publisher.settings import Setting
 from publisher.task import Cancellation, Task
 from publisher.vm.vanishing import vanishing
 
@@ -45,178 +34,65 @@ _MARKS = {
 }
 
 
-def run(
-    disk: str,
-    *,
-    clouds: str,
-    firmware: str,
-    arch: str,
-    keep: bool,
-    pipeline: Path | None,
-    settings: Sequence[str],
-    state: Path,
-    json: bool,
-    plain: bool,
-) -> None:
-    hardware = _hardware(firmware, arch)
-    known = _known(disk, state) if _is_release(disk) else {}
-    given = load_options(pipeline, settings=settings, environ=os.environ, known=known)
-    wanted = _settings(pipeline, settings)
-    guests = _guests(clouds, {**known, **given})
-    logs = state / "rehearsals"
-    done: Sequence[Rehearsal] = ()
+def run(wanted: Wanted, *, keep: bool, state: Path, json: bool, plain: bool) -> None:
+    source = Built(wanted, state) if is_pipeline(wanted) else Single(wanted, state)
+    done: list[tuple[Subject, Rehearsal]] = []
     with (
         cancelling() as cancellation,
         screen(json=json, plain=plain) as sink,
         vanishing(state / "scratch", "rehearse-") as scratch,
     ):
-        steps = tuple((guest.name, guest.name) for guest in guests)
-        sink(events.RunStarted(scratch.name, f"{disk} rehearsed", steps))
+        sink(events.RunStarted(scratch.name, source.title, source.lanes))
         task = Task(STEP, Memory(scratch / "memory"), sink=sink, cancellation=cancellation)
-        with (
-            _opened(disk, hardware, state, scratch, task) as (image, spec),
-            _telling(sink) as (begin, end),
-        ):
-            done = rehearse(
-                image,
-                guests,
-                spec,
-                wanted,
-                task,
-                scratch=scratch,
-                logs=logs,
-                keep=keep,
-                task_of=lambda guest, stop: begin(guest, task, stop),
-                on_end=end,
-            )
-    if json:
-        document = {"event": "Rehearsed", "rehearsals": [r.to_json() for r in done]}
-        write_line(sys.stdout, document)
-    else:
-        for rehearsal in done:
-            show(rehearsal)
-    _judge(done)
-
-
-@dataclass(frozen=True, slots=True)
-class _Hardware:
-    """What a disk file is said to be for; None: its own word counts."""
-
-    firmware: Firmware | None
-    arch: Arch | None
-
-
-def _hardware(firmware: str, arch: str) -> _Hardware:
-    for word, known, what in (
-        (firmware, get_args(Firmware), "firmware"),
-        (arch, get_args(Arch), "architecture"),
-    ):
-        if word and word not in known:
-            raise UsageError(f"there is no {what} {word!r}", hint=suggestion(word, known))
-    return _Hardware(cast("Firmware | None", firmware or None), cast("Arch | None", arch or None))
-
-
-def _bootable(firmware: Firmware | None, arch: Arch) -> Firmware | None:
-    """What was asked for; of an ARM machine, the only one that there is."""
-    if arch == "x86_64":
-        return firmware
-    if firmware == "bios":
-        raise UsageError(f"{arch} has no BIOS", key="--firmware", hint="write --firmware uefi")
-    return "uefi"
-
-
-def _settings(pipeline: Path | None, settings: Sequence[str]) -> Rehearse:
-    """The section [rehearse]: of a pipeline file, or without one of settings alone."""
-    if pipeline is None:
-        for text in settings:
-            if Setting.parse(text).path[0] not in ("rehearse", "targets"):
-                raise UsageError(
-                    f"--set {text}: has no effect on a rehearsal without a pipeline file",
-                    hint="set rehearse.… or targets.…, or name the file with --pipeline",
+        for subject in source.open(scratch, task, sink):
+            with _telling(subject, sink) as (begin, end):
+                verdicts = rehearse(
+                    subject.disk,
+                    subject.guests,
+                    subject.spec,
+                    subject.settings,
+                    task,
+                    scratch=scratch,
+                    logs=state / "rehearsals",
+                    keep=keep,
+                    task_of=partial(begin, task),
+                    on_end=end,
                 )
-        return load_rehearse(settings=settings, environ=os.environ)
-    loaded = load(pipeline, settings=settings, environ=os.environ)
-    return loaded.flavours[0].proofs.rehearse
-
-
-def _is_release(text: str) -> bool:
-    path = Path(text).expanduser()
-    named = "@" in text or not path.suffix
-    return named and os.sep not in text and not path.exists()
-
-
-def _known(release: str, state: Path) -> Mapping[str, Mapping[str, object]]:
-    """The target options that a release was made with, of clouds that are installed."""
-    known = options_of(*find_image(release, state), state)
-    return {name: options for name, options in known.items() if name in provider.names()}
-
-
-def _guests(clouds: str, given: Mapping[str, Mapping[str, object]]) -> list[Guest]:
-    """The clouds that were asked for, or all that can be rehearsed."""
-    known: dict[str, type[Rehearsable]] = {}
-    for name in provider.names():
-        kind = provider.load(name)
-        if issubclass(kind, Rehearsable):
-            known[name] = kind
-    if not known:
-        raise UsageError("no cloud that can be rehearsed is installed")
-    guests = []
-    for name in chosen(clouds, list(known), "cloud to rehearse") or list(known):
-        kind = provider.load(name)
-        options = complete_options(kind, given[name], name) if name in given else None
-        guests.append(known[name].guest(options))
-    return guests
-
-
-@contextlib.contextmanager
-def _opened(
-    text: str, hardware: _Hardware, state: Path, scratch: Path, task: Task
-) -> Iterator[tuple[Disk, Spec]]:
-    """The disk, and what is known of it. QEMU reads other formats than raw as they
-    are; only what is packed (compressed, or in an OVA) has to be unpacked."""
-    from publisher.cli.disk_files import arch_of, firmware_of
-    from publisher.fetch.packed import unpack
-
-    if _is_release(text):
-        yield released(text, state, Store(state))
-        return
-    path = Path(text).expanduser()
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist or is not a file", hint="check the path")
-    room = shutil.disk_usage(scratch).free
-    path = unpack(path, scratch / "unpacked", room, task)
-    info = foreign.describe(path)
-    if foreign.is_packed(path):
-        path = foreign.convert(path, scratch / "disk.raw", task)
-        info = foreign.describe(path)
-    disk = Disk(path.absolute(), info["virtual-size"], "", (), info["format"])
-    arch = hardware.arch or arch_of(disk.path, task) or "x86_64"
-    firmware = _bootable(hardware.firmware, arch) or firmware_of(disk.path, task)
-    yield disk, Spec(path.name.partition(".")[0], "", arch, firmware, disk.size)
+            source.remember(subject, verdicts)
+            done += [(subject, verdict) for verdict in verdicts]
+    if json:
+        found = [{**verdict.to_json(), "image": subject.spec.name} for subject, verdict in done]
+        write_line(sys.stdout, {"event": "Rehearsed", "rehearsals": found})
+    else:
+        for subject, verdict in done:
+            show(verdict, subject.spec.name if subject.label else "")
+    _judge(done)
 
 
 @contextlib.contextmanager
 def _telling(
-    sink: events.Sink,
-) -> Iterator[tuple[Callable[[Guest, Task, Cancellation], Task], Callable[[Rehearsal], None]]]:
+    subject: Subject, sink: events.Sink
+) -> Iterator[tuple[Callable[[Task, Guest, Cancellation], Task], Callable[[Rehearsal], None]]]:
     """Each cloud has a lane of its own on the screen: what begins it, what ends it."""
     started: dict[str, float] = {}
 
-    def begin(guest: Guest, task: Task, stop: Cancellation) -> Task:
-        started[guest.name] = time.monotonic()
-        sink(events.StepStarted(guest.name, guest.name))
-        return Task(guest.name, task.memory, sink=sink, cancellation=stop)
+    def begin(task: Task, guest: Guest, stop: Cancellation) -> Task:
+        name = subject.lane(guest.name)
+        started[name] = time.monotonic()
+        sink(events.StepStarted(name, name))
+        return Task(name, task.memory, sink=sink, cancellation=stop)
 
     def end(done: Rehearsal) -> None:
-        seconds = time.monotonic() - started.pop(done.cloud)
+        name = subject.lane(done.cloud)
+        seconds = time.monotonic() - started.pop(name)
         if done.passed:
             proved = sum(claim.status is Status.PROVED for claim in done.claims)
             text = f"{done.machine}: {proved} of {proved} proved"
-            sink(events.StepFinished(done.cloud, done.cloud, seconds, text))
+            sink(events.StepFinished(name, name, seconds, text))
             return
         first = done.failures[0]
         text = f"{first.title}: {first.cause or first.evidence}"
-        sink(events.StepFailed(done.cloud, done.cloud, seconds, f"not so: {text}", first.fix))
+        sink(events.StepFailed(name, name, seconds, f"not so: {text}", first.fix))
 
     try:
         yield begin, end
@@ -227,12 +103,13 @@ def _telling(
         raise
 
 
-def show(rehearsal: Rehearsal) -> None:
-    """A verdict, a line a claim."""
+def show(rehearsal: Rehearsal, image: str = "") -> None:
+    """A verdict, a line a claim; `image` is told where there are several."""
     boots = ", ".join(show_seconds(seconds) for seconds in rehearsal.boots)
     took = f"{show_seconds(rehearsal.seconds)}, boots of {boots}"
     write()
-    write(f"{rehearsal.cloud}: {rehearsal.machine} ({took})", "bold")
+    title = f"{image} as {rehearsal.cloud}" if image else rehearsal.cloud
+    write(f"{title}: {rehearsal.machine} ({took})", "bold")
     width = max(len(claim.title) for claim in rehearsal.claims)
     for claim in rehearsal.claims:
         mark, style = _MARKS[claim.status]
@@ -248,11 +125,10 @@ def show(rehearsal: Rehearsal) -> None:
         write(f"  console: {path}")
 
 
-def _judge(done: Sequence[Rehearsal]) -> None:
-    failed = [rehearsal for rehearsal in done if not rehearsal.passed]
+def _judge(done: Sequence[tuple[Subject, Rehearsal]]) -> None:
+    failed = [subject.lane(verdict.cloud) for subject, verdict in done if not verdict.passed]
     if failed:
-        names = ", ".join(rehearsal.cloud for rehearsal in failed)
         raise ProofError(
-            f"{len(failed)} of {len(done)} rehearsals failed: {names}",
+            f"{len(failed)} of {len(done)} rehearsals failed: {', '.join(failed)}",
             hint="see the lines with ✗, their causes, and the console logs",
         )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from publisher import manifest
-from publisher.cli import rehearsing
+from publisher.cli import rehearsing, subjects
 from publisher.disks.store import Store
 from publisher.errors import HostError
 from publisher.journal import Journal, Outcome
@@ -70,10 +70,10 @@ class Engine:
 def publish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    def guests(clouds: str, given: object) -> list[Guest]:
+    def guests(clouds: str, given: object, own: Sequence[str] = ()) -> list[Guest]:
         return [Nimbus(name) for name in (clouds or "aws,gcp").split(",")]
 
-    monkeypatch.setattr(rehearsing, "_guests", guests)
+    monkeypatch.setattr(subjects, "guests", guests)
     return Command(tmp_path, monkeypatch, capsys)
 
 
@@ -242,7 +242,7 @@ def test_a_release_is_rehearsed_with_the_options_that_it_was_made_with(
         asked.append(pipeline_fakes.NimbusOptions.model_validate(given["nimbus"]))
         return [Nimbus("nimbus")]
 
-    monkeypatch.setattr(rehearsing, "_guests", guests)
+    monkeypatch.setattr(subjects, "guests", guests)
     assert publish("rehearse", "web", *(w.format(file=publish.file) for w in words)).code == 0
     assert [(options.boot, options.workers) for options in asked] == [(boot, workers)]
     assert engine.spec is not None
