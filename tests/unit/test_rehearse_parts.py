@@ -29,7 +29,7 @@ from publisher.proof.rehearse.verdict import Status
 from publisher.proof.rules import Rule
 from publisher.rehearsal import Check, Rehearse
 from publisher.task import Task, detached
-from publisher.vm import relay
+from publisher.vm import cgroup, relay
 from publisher.vm.board import Board
 from publisher.vm.process import Completed
 from publisher.vm.restricted import RestrictedNetwork
@@ -309,6 +309,7 @@ def test_as_many_at_once_as_processors_and_memory_allow(
     monkeypatch: pytest.MonkeyPatch, memory: int, cpus: int, machines: int, pairs: int
 ) -> None:
     monkeypatch.setattr(capacity, "free_memory", lambda: memory * GIB)
+    monkeypatch.setattr(cgroup, "processors", lambda: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cpus))
     assert capacity.machines() == machines
     assert capacity.at_once(3) == pairs
@@ -316,4 +317,13 @@ def test_as_many_at_once_as_processors_and_memory_allow(
 
 def test_machines_side_by_side_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
+    monkeypatch.setattr(cgroup, "processors", lambda: None)
     assert [capacity.processors(beside) for beside in (1, 2, 3)] == [2, 1, 1]
+
+
+def test_a_containers_share_bounds_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "free_memory", lambda: 64 * GIB)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
+    monkeypatch.setattr(cgroup, "processors", lambda: 2)
+    assert capacity.machines() == 2
+    assert capacity.processors(1) == 2
