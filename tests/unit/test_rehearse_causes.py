@@ -255,6 +255,12 @@ def test_a_disk_that_does_not_grow(tmp_path: Path) -> None:
     assert "/etc/cloud/cloud.cfg, line 2" in cause("growth", tmp_path, off, known=facts(), error="")
 
 
+def test_a_disk_without_room_to_grow(tmp_path: Path) -> None:
+    known = facts(behind="nvme0n1p3")
+    found = cause("growth", tmp_path, SOUND, known=known, error="")
+    assert "no room to grow: nvme0n1p3 is behind it" in found
+
+
 def test_a_button_that_nobody_hears(tmp_path: Path) -> None:
     said = cause("shutdown", tmp_path, SOUND, known=facts(), error="")
     assert "neither dbus nor acpid is installed" in said

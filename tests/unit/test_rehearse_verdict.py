@@ -150,6 +150,24 @@ def test_a_logical_volume_is_nobodys_to_grow(tmp_path: Path) -> None:
     assert "/dev/mapper/rootvg-rootlv" in made["growth"].evidence
 
 
+@pytest.mark.parametrize("root", ["composefs", "overlay", "rpool/ROOT", ""])
+def test_a_root_that_is_no_device_does_not_show_whether_it_grew(tmp_path: Path, root: str) -> None:
+    known = facts(root=root, root_end=0, root_size=0, filesystem=20 * 2**20)
+    made = lines(claims(seen(tmp_path, known=known, reports=[READY]), SIZE))
+    assert made["growth"].status is Status.UNPROVABLE
+    assert (root or "of no name") in made["growth"].evidence
+    grown = dataclasses.replace(known, filesystem=2 * SIZE)
+    made = lines(claims(seen(tmp_path, known=grown, reports=[READY]), SIZE))
+    assert made["growth"].status is Status.PROVED
+
+
+def test_a_root_with_another_partition_behind_it_has_not_grown(tmp_path: Path) -> None:
+    known = facts(root_end=SIZE // 2, filesystem=SIZE // 2, behind="nvme0n1p2")
+    made = lines(claims(seen(tmp_path, known=known, reports=[READY]), SIZE))
+    assert made["growth"].status is Status.FAILED
+    assert "nvme0n1p2 is behind it" in made["growth"].evidence
+
+
 def test_a_console_elsewhere_and_a_deaf_power_button_fail(tmp_path: Path) -> None:
     made = lines(
         claims(seen(tmp_path, console="GRUB \n", known=facts(), reports=[READY], down=None), SIZE)

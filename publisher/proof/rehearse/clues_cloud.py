@@ -116,7 +116,12 @@ def agent_stalls(at: Evidence) -> Cause | None:
 
 
 def growth(at: Evidence) -> Cause | None:
-    files = at.files
+    files, facts = at.files, at.seen.facts
+    if facts and facts.behind:
+        return Cause(
+            f"the partition of the root has no room to grow: {facts.behind} is behind it",
+            "lay the disk out so that the root is its last partition",
+        )
     for path, number, line in lines_of(files, cloud_configs(files)):
         if re.match(
             r"(mode\s*:\s*(off|false)|resize_rootfs\s*:\s*(false|noblock\s*:\s*off))", line

@@ -144,8 +144,13 @@ def growth(seen: Seen, size: int) -> Answer:
     if facts.root.startswith(("/dev/mapper/", "/dev/dm-")):
         # cloud-init grows partitions only; whether that is wanted is lint's disk.growth
         return Status.UNPROVABLE, f"{facts.root} is a volume that nothing grows by itself: {text}"
-    what = "the file system" if is_large else f"the partition {facts.root}"
-    return _failed(f"{what} did not grow: {text}")
+    if not facts.root.startswith("/dev/"):
+        named = facts.root or "of no name"
+        return Status.UNPROVABLE, f"the root ({named}) is no device, and what is below it not seen"
+    if is_large:
+        return _failed(f"the file system did not grow: {text}")
+    behind = f"; {facts.behind} is behind it" if facts.behind else ""
+    return _failed(f"the partition {facts.root} did not grow: {text}{behind}")
 
 
 def ready(seen: Seen) -> Answer:
