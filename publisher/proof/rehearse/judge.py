@@ -218,15 +218,17 @@ _AFTER = (
 )
 
 
-def claims(seen: Seen, size: int) -> list[Claim]:
-    """The lines of the first boot; `size` is the image's own, in bytes. What a
-    boot that ended early did not show is not reached."""
+def claims(seen: Seen, size: int, checked: Sequence[Claim] = ()) -> list[Claim]:
+    """The lines of the first boot; `size` is the image's own, in bytes, `checked` the
+    lines of the user's own checks in it. What a boot that ended early did not show is
+    not reached."""
     lines = [*_BEFORE, _Line("growth", "root file system grew", lambda s: growth(s, size))]
     if seen.look.reports_ready:
         lines.append(_Line("ready", "the guest reported ready", ready))
     judged = [_claim(line, line.judge(seen)) for line in (*lines, *_AFTER)]
     if seen.error is not None:
-        return _first_failure(judged, seen)
+        told = any(claim.status is Status.FAILED for claim in checked)
+        return judged if told else _first_failure(judged, seen)
     return [
         replace(claim, status=Status.UNPROVABLE, evidence=BLIND)
         if claim.status is Status.UNREACHED
