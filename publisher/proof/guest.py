@@ -142,6 +142,11 @@ class Service(Protocol):
         """What listens at which (address, port) of the machine's network."""
 
     @property
+    def names(self) -> Mapping[str, str]:
+        """What the cloud's name server knows of this machine besides `Look.names`: host
+        name ▶ address."""
+
+    @property
     def cdrom(self) -> Mapping[str, bytes]:
         """The files of the CD that the cloud attaches; empty without one."""
 
@@ -163,7 +168,7 @@ def derived(seed: str, purpose: str) -> bytes:
 
 
 class InstanceService:
-    """The part of a `Service` that is alike in all clouds: ids, a diary, no CD."""
+    """The part of a `Service` that is alike in all clouds: ids, a diary, no names, no CD."""
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
@@ -180,6 +185,10 @@ class InstanceService:
     @property
     def mac(self) -> str:
         return self._ids.mac
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        return {}
 
     @property
     def cdrom(self) -> Mapping[str, bytes]:

@@ -53,7 +53,7 @@ def _set_up(wanted: dict[str, Any]) -> list[socket.socket]:
     resolver = os.path.realpath("/etc/resolv.conf")
     _run(wanted["mount"], "--bind", wanted["resolv"], resolver)
     names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    names.bind(("127.0.0.1", 53))
+    names.bind(("", 53))  # clouds' name servers have addresses of theirs
     return [names, *(_listen(address, port) for address, port in wanted["listen"])]
 
 

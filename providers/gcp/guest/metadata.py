@@ -49,6 +49,8 @@ class Metadata(InstanceService):
         self._tree = tree.build(
             instance, self._identity, project=self._project, zone=self._zone, kind=look.kind
         )
+        full = tree.host_name(instance, project=self._project, zone=self._zone)
+        self._names = dict.fromkeys((full, full.partition(".")[0]), instance.address)
         self._written = GuestAttributes()
         self._changed = threading.Condition()
         self._key = RunKey("publish rehearsal, not Google", "gcp")
@@ -56,6 +58,10 @@ class Metadata(InstanceService):
     @property
     def endpoints(self) -> Mapping[tuple[str, int], WSGIApplication]:
         return {(ADDRESS, 80): self._serve}
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        return self._names
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
