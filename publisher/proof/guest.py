@@ -31,7 +31,9 @@ class Look(Noun):
     within a value are doubled. `addresses` (IPv4 and IPv6) and `names`
     (host name ▶ address) exist in the machine's network and nothing else does.
     `cdrom` says that `Service.cdrom` is to be attached. `reports_ready` says
-    that the guest tells the cloud when it is up. `unproven` names the devices
+    that the guest tells the cloud when it is up. `stand_ins` are the drivers of QEMU's
+    devices that stand in for others, each with the cloud's own (virtio_net ▶ ena);
+    `console` is the cloud's serial port where QEMU's has another name. `unproven` names the devices
     and drivers that QEMU can't show, which only lint can judge; `unshown` what
     neither shows.
     """
@@ -51,6 +53,8 @@ class Look(Noun):
     reports_ready: bool = False
     addresses: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    console: str = ""
     unproven: tuple[str, ...] = ()
     unshown: tuple[str, ...] = ()
 

@@ -146,6 +146,20 @@ def test_gce_has_scsi_first_and_nvme_where_the_image_bears_newer_machines() -> N
     assert [look.disk for look in looks("gcp", ARM)] == ["nvme"]
 
 
+def test_a_look_tells_which_devices_stand_in_for_the_clouds_own() -> None:
+    assert looks("aws")[0].stand_ins == {"virtio_net": "ena"}
+    scsi, nvme = looks("azure")
+    assert scsi.stand_ins == {"virtio_net": "hv_netvsc", "virtio_scsi": "hv_storvsc"}
+    assert nvme.stand_ins == {"virtio_net": "hv_netvsc"}
+    second, third = looks("gcp")
+    assert (second.stand_ins, third.stand_ins) == ({}, {"virtio_net": "gve"})
+
+
+def test_ec2s_arm_machines_have_another_serial_port_than_qemus() -> None:
+    assert [look.console for look in looks("aws", ARM)] == ["ttyS0"]
+    assert {look.console for look in looks("aws")} == {""}
+
+
 def test_gce_says_what_confidential_machines_do_besides() -> None:
     declared = ("UEFI_COMPATIBLE", "GVNIC", "IDPF", "SEV_CAPABLE", "TDX_CAPABLE")
     [look, *_] = looks("gcp", **GCP, guest_os_features=declared)

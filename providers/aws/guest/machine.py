@@ -55,6 +55,9 @@ def _look(options: AwsOptions, spec: Spec, boot: BootMode) -> Look:
         datasource="Ec2",
         tpm=tpm,
         addresses=(IPV4, IPV6, DNS),
+        stand_ins={"virtio_net": "ena"},
+        # a 16550 on PCI (1d0f:8250), where QEMU's board has a PL011
+        console="ttyS0" if spec.arch == "aarch64" else "",
         unproven=(ENA, XEN) if boot == "bios" else (ENA,),
         unshown=(NVME, HOPS, UEFI_DATA) if boot == "uefi" else (NVME, HOPS),
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from publisher.errors import BuildError
 from publisher.model import MIB
 from publisher.proof.rehearse.boot import Seen
-from publisher.proof.rehearse.judge import BLIND
+from publisher.proof.rehearse.judge import BLIND, unseen
 from publisher.proof.rehearse.verdict import Claim, Status
 from publisher.rehearsal import Check
 from publisher.vm.process import Completed
@@ -72,13 +72,10 @@ def run_all(shell: Shell, checks: Sequence[Check], cloud: str) -> Iterator[Claim
         yield claim
 
 
-def left(
-    checks: Sequence[Check], cloud: str, done: Sequence[Claim], seen: Seen
-) -> Iterator[Claim]:
+def left(checks: Sequence[Check], cloud: str, done: Sequence[Claim], seen: Seen) -> Iterator[Claim]:
     """The lines of the checks that did not run, because the boot never came so far, ended,
     or nobody could log in."""
-    blind = seen.blind and seen.error is None
-    status, why = (Status.UNPROVABLE, BLIND) if blind else (Status.UNREACHED, "")
+    status, why = (Status.UNPROVABLE, BLIND) if unseen(seen) else (Status.UNREACHED, "")
     ran = {claim.id for claim in done}
     for name, check in _concerned(checks, cloud):
         if name not in ran:
