@@ -5,6 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+CLOSING = "publisher.closing"
+"""The key, in the environment of a WSGI request, of the threading.Event that is set when
+the server closes: an answer that waits is to end with it."""
+
 
 class Closing:
     """A context that ends with `close`."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from publisher.errors import UsageError
 from publisher.model import MIB
 from publisher.plan import Step
-from publisher.vm.host import free_memory
+from publisher.vm.host import free_memory, processors
 
 MOVERS = 2
 """Steps that move a whole disk to or from one cloud: each has many requests under way,
@@ -29,7 +27,7 @@ class Slots:
         if step.kind == "rehearse":
             from publisher.proof.rehearse import at_once
 
-            return "rehearse", at_once(len(os.sched_getaffinity(0)))
+            return "rehearse", at_once(processors())
         if step.kind in ("upload", "verify"):
             return f"{step.kind} {step.inputs['provider']}", MOVERS
         return None
@@ -48,7 +46,7 @@ def check_builds(builds: int, *, interactive: bool = False) -> None:
             key="--builds",
             hint="leave it out, or use --on-error=keep",
         )
-    cores = len(os.sched_getaffinity(0))
+    cores = processors()
     free = free_memory()
     room = free // ((MEMORY + OVERHEAD) * MIB)
     most = max(1, min(cores, room))

@@ -31,7 +31,9 @@ class Look(Noun):
     within a value are doubled. `addresses` (IPv4 and IPv6) and `names`
     (host name ▶ address) exist in the machine's network and nothing else does.
     `cdrom` says that `Service.cdrom` is to be attached. `reports_ready` says
-    that the guest tells the cloud when it is up. `unproven` names the devices
+    that the guest tells the cloud when it is up. `stand_ins` are the drivers of QEMU's
+    devices that stand in for others, each with the cloud's own (virtio_net ▶ ena);
+    `console` is the cloud's serial port where QEMU's has another name. `unproven` names the devices
     and drivers that QEMU can't show, which only lint can judge; `unshown` what
     neither shows.
     """
@@ -51,6 +53,8 @@ class Look(Noun):
     reports_ready: bool = False
     addresses: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    console: str = ""
     unproven: tuple[str, ...] = ()
     unshown: tuple[str, ...] = ()
 
@@ -142,6 +146,11 @@ class Service(Protocol):
         """What listens at which (address, port) of the machine's network."""
 
     @property
+    def names(self) -> Mapping[str, str]:
+        """What the cloud's name server knows of this machine besides `Look.names`: host
+        name ▶ address."""
+
+    @property
     def cdrom(self) -> Mapping[str, bytes]:
         """The files of the CD that the cloud attaches; empty without one."""
 
@@ -163,7 +172,7 @@ def derived(seed: str, purpose: str) -> bytes:
 
 
 class InstanceService:
-    """The part of a `Service` that is alike in all clouds: ids, a diary, no CD."""
+    """The part of a `Service` that is alike in all clouds: ids, a diary, no names, no CD."""
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
@@ -180,6 +189,10 @@ class InstanceService:
     @property
     def mac(self) -> str:
         return self._ids.mac
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        return {}
 
     @property
     def cdrom(self) -> Mapping[str, bytes]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from publisher.model import Arch, Noun
 from publisher.vm.arch import Platform, is_native, platform_of
-from publisher.vm.host import require
+from publisher.vm.host import processors, require
 from publisher.vm.probe import GUESTS
 
 KVM = Path("/dev/kvm")
@@ -94,7 +94,7 @@ def _device() -> str:
 
 def cpus() -> int:
     """Processors for a guest: those that this process may use, at most 4."""
-    return max(1, min(4, len(os.sched_getaffinity(0))))
+    return max(1, min(4, processors()))
 
 
 def probe(arch: Arch = "x86_64") -> Accelerator:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from publisher.errors import HostError
 from publisher.model import Arch, Noun
+from publisher.vm import cgroup
 from publisher.vm.arch import PLATFORMS, Platform, is_native, platform_of
 
 _SYSTEM_PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -61,9 +62,21 @@ _FILES = (
 )
 
 
+def processors() -> int:
+    """Those that this process may use: its affinity and its container's limit."""
+    own, limit = len(os.sched_getaffinity(0)), cgroup.processors()
+    return own if limit is None else min(own, limit)
+
+
 def free_memory() -> int:
-    """Bytes that guests may take without anything being swapped out; half of the
-    machine's where the kernel does not say (proc_meminfo(5), MemAvailable)."""
+    """Bytes that guests may take without anything being swapped out, and without going
+    over a container's limit."""
+    machine, limit = _machine_memory(), cgroup.free_memory()
+    return machine if limit is None else min(machine, limit)
+
+
+def _machine_memory() -> int:
+    """Half of the machine's where the kernel does not say (proc_meminfo(5), MemAvailable)."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

@@ -84,7 +84,7 @@ def _set_up(wanted: dict[str, Any]) -> tuple[list[socket.socket], str]:
             refusal = str(error)
     _resolve(wanted["resolv"], wanted["mount"])
     names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    names.bind(("127.0.0.1", 53))
+    names.bind(("", 53))  # clouds' name servers have addresses of theirs
     listen = [at for at in wanted["listen"] if not refusal or _family(at[0]) == socket.AF_INET]
     return [names, *(_listen(address, port) for address, port in listen)], refusal
 

@@ -10,6 +10,8 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from publisher.closing import CLOSING
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
@@ -48,12 +50,15 @@ class WebServer:
         self._server.server_port = port
         self._server.setup_environ()
         self._server.set_app(application)
+        self._closing = threading.Event()
+        self._server.base_environ[CLOSING] = self._closing
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.2,), name="web", daemon=True
         )
         self._thread.start()
 
     def close(self) -> None:
+        self._closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -106,10 +106,30 @@ def seen(
 
 
 class Tree:
-    """Files of a guest: path ▶ text; a link's text starts with "-> "."""
+    """Files of a guest: path ▶ text; a link's text starts with "-> ". `faults` are why
+    a firmware can't start the disk, `drivers` where the kernel finds them."""
 
-    def __init__(self, texts: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        texts: Mapping[str, str],
+        *,
+        arch: str = "",
+        faults: Mapping[str, str] | None = None,
+        drivers: Mapping[str, str] | None = None,
+    ) -> None:
         self._texts = {"/etc/os-release": "ID=debian", **texts}
+        self._arch = arch
+        self._faults = faults or {}
+        self._drivers = drivers or {}
+
+    def arch(self) -> str:
+        return self._arch
+
+    def boot_fault(self, boot: str) -> str:
+        return self._faults.get(boot, "")
+
+    def driver(self, module: str) -> str:
+        return self._drivers.get(module, "")
 
     def text(self, path: str) -> str:
         return self._texts.get(path, "")

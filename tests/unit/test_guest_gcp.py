@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 
@@ -10,6 +11,7 @@ import jwt
 import pytest
 from werkzeug.test import TestResponse
 
+from publisher.vm.web import WebServer
 from tests.unit.guest_world import KEY, USER_DATA, Guest, service
 
 FLAVOR = {"Metadata-Flavor": "Google"}
@@ -136,6 +138,23 @@ def test_a_wait_ends_with_a_change(guest: Guest) -> None:
     assert guest.ask("PUT", f"{V1}/{path}a/c", FLAVOR, "2").status_code == 200
     waiting.join(5)
     assert json.loads(told[0].text) == {"a": {"b": "1", "c": "2"}}
+
+
+def test_a_wait_without_end_ends_with_the_server(guest: Guest) -> None:
+    before = set(threading.enumerate())
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = WebServer(listening, guest.service.endpoints["169.254.169.254", 80])
+    asked = f"GET {V1}/?recursive=true&wait_for_change=true HTTP/1.0\r\nMetadata-Flavor: Google"
+    with socket.create_connection(listening.getsockname()) as waiting:
+        waiting.sendall(f"{asked}\r\n\r\n".encode())
+        while "agent" not in guest.kinds():
+            time.sleep(0.01)
+        server.close()
+        waiting.settimeout(5)
+        assert waiting.recv(12) == b"HTTP/1.0 200"
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_guest_attributes_are_written_read_and_removed(guest: Guest) -> None:

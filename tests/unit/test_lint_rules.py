@@ -96,6 +96,18 @@ def test_a_disk_without_a_loader_at_the_removable_path_boots_by_bios_only() -> N
     assert note.severity is NOTE
 
 
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [(62, "BOOTX64.EFI"), (183, "BOOTAA64.EFI"), (8, "BOOTX64.EFI or BOOTAA64.EFI")],
+)
+def test_the_loader_that_lacks_is_named_for_the_processor(machine: int, name: str) -> None:
+    elf = b"\x7fELF" + bytes(14) + machine.to_bytes(2, "little")
+    esp = {path: data for path, data in good_esp().items() if "BOOTX64" not in path}
+    fault = boot.uefi_fault(World({**good(), "/bin/sh": elf}, esp=esp))
+    assert fault is not None
+    assert fault.text == f"the EFI system partition has no EFI/BOOT/{name}"
+
+
 def test_shim_without_what_it_starts_does_not_boot() -> None:
     shim = world.loader() + "\\grubx64.efi".encode("utf-16-le")
     alone = World(esp={**good_esp(), "/EFI/BOOT/BOOTX64.EFI": shim})

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from publisher.proof.guest import Report
+from publisher.proof.guest import Look, Report
 from publisher.proof.rehearse.causes import likely
-from publisher.proof.rehearse.evidence import Evidence
+from publisher.proof.rehearse.evidence import Cause, Evidence
+from publisher.proof.rehearse.verdict import Status
 from tests.unit.rehearsal_world import BOOTED, LOOK, Tree, facts, seen
 
 CLOUD = {"/usr/bin/cloud-init": "", "/etc/cloud/cloud.cfg": "users: [default]\n"}
@@ -20,13 +21,19 @@ SOUND = {
     "/etc/systemd/system/multi-user.target.wants/ssh.service": "-> /lib/x",
     "/lib/systemd/system-generators/cloud-init-generator": "",
 }
+KEY = Report(1.0, "key", "GET /key")
 KERNEL = "GRUB \n[    0.000000] Linux version 6.1\n"
 
 
-def cause(claim: str, directory: Path, files: dict[str, str], **how: object) -> str:
+def why(claim: str, directory: Path, files: dict[str, str] | Tree, **how: object) -> Cause | None:
     how.setdefault("error", "no sign of life for 150 s")
     how.setdefault("console", BOOTED)
-    found = likely(Evidence(claim, seen(directory, **how), Tree(files)))  # type: ignore[arg-type]
+    tree = files if isinstance(files, Tree) else Tree(files)
+    return likely(Evidence(claim, seen(directory, **how), tree))  # type: ignore[arg-type]
+
+
+def cause(claim: str, directory: Path, files: dict[str, str] | Tree, **how: object) -> str:
+    found = why(claim, directory, files, **how)
     if found is not None:
         assert found.fix
     return found.cause if found else ""
@@ -38,6 +45,7 @@ def cause(claim: str, directory: Path, files: dict[str, str], **how: object) -> 
         ("datasource_list: [ NoCloud, None ]\n", "NoCloud, None in /etc/cloud/cloud.cfg.d/90.cfg"),
         ("# by hand\ndatasource_list:\n  - NoCloud\n", "NoCloud in /etc/cloud/cloud.cfg.d/90.cfg"),
         ("datasource_list: ['ConfigDrive']  # x\n", "ConfigDrive in "),
+        ("datasource_list: [ Ec2,\n  GCE,  # x\n  None ]\n", "Ec2, GCE, None in "),
     ],
 )
 @pytest.mark.parametrize("claim", ["network", "datasource", "user-data", "login"])
@@ -57,6 +65,40 @@ def test_the_last_list_of_datasources_counts(tmp_path: Path) -> None:
         "/etc/cloud/cloud.cfg.d/90.cfg": "datasource_list: [NoCloud, Nimbus]\n",
     }
     assert cause("login", tmp_path, files) == ""
+
+
+def test_a_list_of_datasources_may_go_on_in_the_next_lines(tmp_path: Path) -> None:
+    listed = "datasource_list: [ 'Ec2',\n    'GCE', 'Nimbus' ]\n"
+    assert cause("datasource", tmp_path, {**SOUND, "/etc/cloud/cloud.cfg": listed}) == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "cmdline", "said"),
+    [
+        ("datasource: NoCloud\n", "", "use NoCloud in /etc/cloud/ds-identify.cfg, line 1"),
+        ("policy: enabled\ndatasource: Nimbus\n", "", ""),
+        ("policy: disabled\n", "", "switched off in /etc/cloud/ds-identify.cfg, line 1"),
+        ("", "root=/x ds=nocloud;s=http://x/", "use nocloud by ds=nocloud on"),
+        ("", "ci.ds=GCE root=/x", "use gce by ci.ds=GCE on the kernel command line"),
+        ("", "root=/x ds=nimbus fds=other", ""),
+        ("", "cloud-init=disabled", "switched off by cloud-init=disabled"),
+    ],
+)
+@pytest.mark.parametrize("told", ["guest", "console", "grub"])
+def test_who_tells_cloud_init_its_datasource_is_named(
+    tmp_path: Path, files: str, cmdline: str, said: str, told: str
+) -> None:
+    tree = {**SOUND, "/etc/cloud/ds-identify.cfg": files}
+    known, console = None, BOOTED
+    if told == "guest":
+        known = facts(cmdline=cmdline, datasource="None")
+    elif told == "console":
+        console += f"[    0.000000] Kernel command line: {cmdline}\n"
+    else:
+        tree["/boot/grub/grub.cfg"] = f"\tlinux /vmlinuz {cmdline.replace(';', chr(92) + ';')}\n"
+    found = cause("datasource", tmp_path, tree, known=known, console=console)
+    assert said in found
+    assert bool(said) == bool(found)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +201,174 @@ def test_the_missing_driver_is_that_of_the_clouds_controller(tmp_path: Path) -> 
     assert "virtio_scsi" in cause("root", tmp_path, SOUND, console=console, look=scsi)
 
 
+AZURE = dataclasses.replace(
+    LOOK,
+    disk="virtio-scsi",
+    stand_ins={"virtio_scsi": "hv_storvsc", "virtio_net": "hv_netvsc"},
+)
+LOST = KERNEL + "ALERT!  UUID=1-2 does not exist.  Dropping to a shell!\n"
+
+
+@pytest.mark.parametrize(
+    ("drivers", "status", "said"),
+    [
+        (
+            {"virtio_scsi": "absent", "hv_storvsc": "initramfs"},
+            Status.UNPROVABLE,
+            "the cloud itself needs hv_storvsc, which is there",
+        ),
+        ({"virtio_scsi": "module", "hv_storvsc": "built in"}, Status.UNPROVABLE, "stand-in"),
+        ({"virtio_scsi": "module", "hv_storvsc": "module"}, Status.FAILED, "needs hv_storvsc"),
+        ({}, Status.FAILED, "only the rehearsal's stand-in"),
+        ({"virtio_scsi": "initramfs", "hv_storvsc": "initramfs"}, Status.FAILED, "it has the dr"),
+    ],
+)
+@pytest.mark.parametrize("claim", ["root", "identity"])
+def test_a_disk_that_only_stands_in_for_the_clouds_shows_nothing_of_an_image_without_it(
+    tmp_path: Path, drivers: dict[str, str], status: Status, said: str, claim: str
+) -> None:
+    found = why(claim, tmp_path, Tree(SOUND, drivers=drivers), console=LOST, look=AZURE)
+    assert found is not None
+    assert found.status is status
+    assert said in found.cause
+    if "stand-in" in found.cause:
+        assert "rehearse.enabled = false" in found.fix
+
+
+def test_the_clouds_own_controller_is_no_stand_in(tmp_path: Path) -> None:
+    scsi = dataclasses.replace(LOOK, disk="virtio-scsi")
+    drivers = {"virtio_scsi": "absent", "hv_storvsc": "initramfs"}
+    found = why("root", tmp_path, Tree(SOUND, drivers=drivers), console=LOST, look=scsi)
+    assert found is not None
+    assert found.status is Status.FAILED
+    assert "stand-in" not in found.cause
+
+
+@pytest.mark.parametrize(
+    ("drivers", "status"),
+    [
+        ({"virtio_net": "absent", "hv_netvsc": "module"}, Status.UNPROVABLE),
+        ({"virtio_net": "absent", "hv_netvsc": "absent"}, Status.FAILED),
+        ({"virtio_net": "module", "hv_netvsc": "module"}, None),
+        ({}, None),
+    ],
+)
+def test_a_card_without_a_driver_is_told_from_other_networks(
+    tmp_path: Path, drivers: dict[str, str], status: Status | None
+) -> None:
+    found = why("network", tmp_path, Tree(SOUND, drivers=drivers), look=AZURE)
+    assert (found.status if found else None) is status
+    if found:
+        assert "virtio_net" in found.cause
+        assert "hv_netvsc" in found.cause
+    assert why("network", tmp_path, Tree(SOUND, drivers=drivers), reports=[KEY]) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "fix"),
+    [
+        ({"/usr/sbin/update-initramfs": ""}, "/etc/initramfs-tools/modules"),
+        ({"/usr/bin/dracut": "", "/etc/initramfs-tools/x": ""}, "dracut --force"),
+        ({"/etc/mkinitcpio.conf": ""}, "mkinitcpio -P"),
+        ({}, "build the initramfs anew with nvme"),
+    ],
+)
+def test_the_initramfs_is_made_by_what_the_disk_has(
+    tmp_path: Path, files: dict[str, str], fix: str
+) -> None:
+    found = why("root", tmp_path, {**SOUND, **files}, console=LOST)
+    assert found is not None
+    assert fix in found.fix
+
+
+def test_grub_is_renewed_by_what_the_disk_has(tmp_path: Path) -> None:
+    console = "GRUB \nerror: no such device: 12.\n"
+    for files, fix in (({"/boot/grub2/grub.cfg": ""}, "grub2-install"), ({}, "update-grub")):
+        found = why("kernel", tmp_path, files, console=console)
+        assert found is not None
+        assert fix in found.fix
+
+
+BIOS = dataclasses.replace(LOOK, title="Nimbus n1, BIOS", boot="bios")
+
+
+@pytest.mark.parametrize(
+    ("console", "said"),
+    [
+        ("GRUB loading.\n", ""),
+        ("GRUB loading.\n[    2.5] Kernel panic - not syncing: bad\n", "panicked: bad"),
+        ("GRUB loading.\nerror: file `/boot/vmlinuz' not found.\n", "GRUB wants /boot/vmlinuz"),
+        ("GRUB loading.\ngrub> ", "GRUB found no configuration"),
+    ],
+)
+def test_a_bios_that_has_started_a_loader_is_not_to_blame(
+    tmp_path: Path, console: str, said: str
+) -> None:
+    tree = Tree({}, faults={"bios": "the first sector holds no boot code"})
+    found = cause("kernel", tmp_path, tree, console=console, look=BIOS)
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+def test_a_silent_bios_is_explained_by_the_disk(tmp_path: Path) -> None:
+    tree = Tree({}, faults={"bios": "the first sector holds no boot code"})
+    said = cause("firmware", tmp_path, tree, console="", look=BIOS)
+    assert "the first sector holds no boot code" in said
+    quiet = {"/boot/grub/grub.cfg": "linux /vmlinuz quiet\n"}
+    assert "no console=ttyS0" in cause("firmware", tmp_path, quiet, console="", look=BIOS)
+    assert cause("firmware", tmp_path, {}, console="", look=BIOS) == ""
+
+
+@pytest.mark.parametrize(
+    ("console", "look", "said"),
+    [
+        (LOST, LOOK, "no driver for nvme"),
+        ("Boot failed: not a bootable disk\n", BIOS, "no boot loader for BIOS"),
+        ("GRUB \nerror: no such device: 12.\n", LOOK, "GRUB does not find its own files"),
+        (BOOTED, LOOK, "datasource_list is pinned"),
+    ],
+)
+def test_a_second_machine_that_does_not_boot_is_explained_like_a_first(
+    tmp_path: Path, console: str, look: Look, said: str
+) -> None:
+    files = {**SOUND, "/etc/cloud/cloud.cfg": "datasource_list: [Other]\n"}
+    assert said in cause("identity", tmp_path, files, console=console, look=look, number=2)
+
+
+def test_a_loader_is_named_for_the_processor(tmp_path: Path) -> None:
+    console = "BdsDxe: No bootable option or device was found.\n"
+    said = cause("firmware", tmp_path, Tree({}, arch="aarch64"), console=console)
+    assert "BOOTAA64.EFI" in said
+    assert "BOOTX64" not in said
+    fault = Tree({}, faults={"uefi": "there is no EFI system partition"})
+    assert "there is no EFI system partition" in cause("firmware", tmp_path, fault, console=console)
+
+
+def test_a_signature_that_is_missing_is_named(tmp_path: Path) -> None:
+    look = dataclasses.replace(LOOK, boot="uefi-secure")
+    tree = Tree({}, faults={"uefi-secure": "the loader has no signature"})
+    console = "BdsDxe: failed to load Boot0001: Access Denied\n"
+    said = cause("firmware", tmp_path, tree, console=console, look=look)
+    assert said == "Secure Boot refuses the loader: the loader has no signature"
+    console = "BdsDxe: starting Boot0001\nerror: bad shim signature.\n"
+    said = cause("kernel", tmp_path, {}, console=console, look=look)
+    assert "refuses what the loader starts" in said
+
+
+def test_a_port_that_only_the_cloud_has_is_told_apart(tmp_path: Path) -> None:
+    arm = dataclasses.replace(LOOK, console="ttyS0")
+    tree = Tree({"/boot/grub/grub.cfg": "linux /vmlinuz console=ttyS0\n"}, arch="aarch64")
+    for claim, known, console in (
+        ("kernel", None, "GRUB \n"),
+        ("console", facts(cmdline="console=ttyS0"), "GRUB \n"),
+    ):
+        found = why(claim, tmp_path, tree, console=console, look=arm, known=known, error="")
+        assert found is not None
+        assert "no console=ttyAMA0, which the rehearsal's machine has instead" in found.cause
+        assert "console=ttyAMA0 to GRUB_CMDLINE_LINUX" in found.fix
+        assert "besides the cloud's console=ttyS0" in found.fix
+
+
 @pytest.mark.parametrize(
     ("boot", "console", "said"),
     [
@@ -231,28 +441,51 @@ def test_an_init_that_lacks_a_library_is_named_rather_than_its_panic(tmp_path: P
 
 def test_a_kernel_that_writes_elsewhere(tmp_path: Path) -> None:
     quiet = facts(cmdline="root=UUID=1 quiet")
-    assert "no console=ttyS0: root=UUID=1 quiet" in cause(
+    assert "(root=UUID=1 quiet) has no console=ttyS0" in cause(
         "console", tmp_path, SOUND, known=quiet, error=""
     )
 
 
+FROZEN = "ssh_deletekeys: false\nmanual_cache_clean: true\npreserve_hostname: true\n"
+
+
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("changed", "claim", "said"),
     [
-        ("manual_cache_clean: true", "keep its first instance"),
-        ("ssh_deletekeys: false", "keeps ssh host keys"),
-        ("preserve_hostname: true", "keeps the host name"),
+        ({"instance": "n-0", "begun": ""}, "identity", "line 2, makes cloud-init keep its first"),
+        ({"hostname": "old"}, "identity", "line 2, makes cloud-init keep its first instance"),
+        ({}, "identity", "line 1, keeps ssh host keys"),
+        ({"hostname": "localhost"}, "hostname", "line 2, makes cloud-init keep its first"),
+        ({}, "hostname", ""),
     ],
 )
-def test_what_freezes_an_identity(tmp_path: Path, line: str, said: str) -> None:
-    files = {**SOUND, "/etc/cloud/cloud.cfg.d/80.cfg": f"{line}\n"}
-    assert said in cause("identity", tmp_path, files, known=facts(), error="")
+def test_what_freezes_an_identity_is_what_keeps_that_part_of_it(
+    tmp_path: Path, changed: dict[str, str], claim: str, said: str
+) -> None:
+    files = {**SOUND, "/etc/cloud/cloud.cfg.d/80.cfg": FROZEN}
+    found = cause(claim, tmp_path, files, known=facts(**changed), error="")
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+def test_a_host_name_that_is_kept_has_nothing_to_do_with_keys(tmp_path: Path) -> None:
+    lines = "ssh_deletekeys: false\npreserve_hostname: true\n"
+    files = {**SOUND, "/etc/cloud/cloud.cfg.d/80.cfg": lines}
+    for claim in ("hostname", "identity"):
+        said = cause(claim, tmp_path, files, known=facts(hostname="old"), error="")
+        assert said.endswith("line 2, keeps the host name")
 
 
 def test_a_disk_that_does_not_grow(tmp_path: Path) -> None:
     assert "growpart" in cause("growth", tmp_path, SOUND, known=facts(), error="")
     off = {**SOUND, "/usr/bin/growpart": "", "/etc/cloud/cloud.cfg": "growpart:\n  mode: off\n"}
     assert "/etc/cloud/cloud.cfg, line 2" in cause("growth", tmp_path, off, known=facts(), error="")
+
+
+def test_a_disk_without_room_to_grow(tmp_path: Path) -> None:
+    known = facts(behind="nvme0n1p3")
+    found = cause("growth", tmp_path, SOUND, known=known, error="")
+    assert "no room to grow: nvme0n1p3 is behind it" in found
 
 
 def test_a_button_that_nobody_hears(tmp_path: Path) -> None:

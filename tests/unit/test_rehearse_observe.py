@@ -18,11 +18,20 @@ def answer(**given: str) -> list[str]:
     return [*(f"{key}\t{value}" for key, value in given.items()), "end\tyes"]
 
 
-def ask(mark: str = "/nonexistent", **environment: str) -> subprocess.CompletedProcess[str]:
-    script = observe._SCRIPT.replace("@WAIT@", "0").replace("@SETTLE@", "1")
+def ask(
+    mark: str = "/nonexistent",
+    block: str = observe._BLOCK,
+    wait: str = "0",
+    settle: str = "60",
+    **environment: str,
+) -> subprocess.CompletedProcess[str]:
+    script = observe._SCRIPT.replace("@WAIT@", wait).replace("@SETTLE@", settle)
+    script = script.replace("/run/systemd/system", "/").replace("/run/cloud-init", "/nonexistent")
     return subprocess.run(
         ["/bin/sh", "-s"],
-        input=script.replace("@MARK@", mark).replace("@AGENTS@", "x.service"),
+        input=script.replace("@MARK@", mark)
+        .replace("@BLOCK@", block)
+        .replace("@AGENTS@", "x.service"),
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -67,6 +76,64 @@ def test_the_shell_finds_root_and_agents_in_what_tools_say(tmp_path: Path) -> No
     assert facts.filesystem == 2 * 1024**3
     assert facts.address == "enp0s2 10.0.2.15/24"
     assert facts.agents == ("x.service",)
+
+
+def tools(directory: Path, said: dict[str, str]) -> str:
+    """A PATH of these scripts before the usual one."""
+    for name, script in said.items():
+        (directory / name).write_text(f"#!/bin/sh\n{script}\n")
+        (directory / name).chmod(0o755)
+    return f"{directory}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_an_old_systemd_that_does_not_wait_is_asked_until_it_is_done(
+    tmp_path: Path, knows: bool
+) -> None:
+    asked = tmp_path / "asked"
+    option = "" if knows else 'case "$*" in *--wait*) exit 1;; esac; '
+    script = f"""case "$1" in is-system-running) ;; *) exit;; esac
+    {option}echo "$*" >> {asked}
+    if [ $(wc -l < {asked}) -ge 3 ]; then echo running; else echo starting; fi"""
+    path = tools(tmp_path, {"systemctl": script, "sleep": ":"})
+    assert observe.parse(ask(wait="9", PATH=path).stdout.splitlines()).system == "running"
+    assert len(asked.read_text().splitlines()) == 3
+
+
+def test_a_systemd_that_waits_is_asked_once(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    script = f'[ "$1" = is-system-running ] || exit; echo "$*" >> {asked}; echo degraded; exit 1'
+    path = tools(tmp_path, {"systemctl": script})
+    assert observe.parse(ask(wait="9", PATH=path).stdout.splitlines()).system == "degraded"
+    assert asked.read_text() == "is-system-running --wait\n"
+
+
+def test_a_systemd_that_never_settles_is_not_waited_for_twice(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    script = f"""[ "$1" = is-system-running ] || exit; echo "$*" >> {asked}
+    if [ -n "$2" ]; then exec sleep 60; else echo starting; fi"""
+    path = tools(tmp_path, {"systemctl": script})
+    said = ask(wait="9", settle="1", PATH=path).stdout.splitlines()
+    assert observe.parse(said).system == "starting"
+    assert len(asked.read_text().splitlines()) == 2
+
+
+def test_the_partition_behind_the_root_is_named(tmp_path: Path) -> None:
+    disk = tmp_path / "vda"
+    starts = {"vda1": 4096, "vda2": 8192, "vda3": 2048, "vda4": 6144}
+    for name, start in starts.items():
+        (disk / name).mkdir(parents=True)
+        (disk / name / "start").write_text(f"{start}\n")
+        (disk / name / "size").write_text("2048\n")
+        (tmp_path / name).symlink_to(disk / name)
+    head = "Filesystem 1024-blocks Used Available Capacity Mounted on"
+    for root, behind in (("vda1", "vda4"), ("vda4", "vda2"), ("vda2", "")):
+        df = f"printf '{head}\\n/dev/{root} 1 1 1 1%% /\\n'"
+        said = ask(block=str(tmp_path), PATH=tools(tmp_path, {"df": df}))
+        facts = observe.parse(said.stdout.splitlines())
+        assert facts.root_end == (starts[root] + 2048) * 512
+        assert facts.behind == behind
+        assert said.stderr == ""
 
 
 def test_sizes_become_bytes_and_lists_lists() -> None:

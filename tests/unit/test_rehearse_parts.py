@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,29 @@ import pytest
 from pydantic import ValidationError
 
 from publisher.disks import foreign
-from publisher.errors import Cancelled, HostError
+from publisher.errors import BootError, Cancelled, HostError
 from publisher.events import Event, StepPhase
 from publisher.model import GIB, Disk, Spec
 from publisher.proof import rehearse as package
-from publisher.proof.guest import Guest, Instance, Look, Service
-from publisher.proof.rehearse import Rehearsal, capacity, props, rehearse
-from publisher.proof.rehearse.checks import run_all
+from publisher.proof.guest import Guest, Instance, Look, Report, Service
+from publisher.proof.rehearse import Rehearsal, capacity, judge, props, rehearse
+from publisher.proof.rehearse.checks import OUTPUT_MOST, _Output, left, run_all
 from publisher.proof.rehearse.stage import _order_of_boots
-from publisher.proof.rehearse.verdict import Status
+from publisher.proof.rehearse.verdict import Claim, Status
 from publisher.proof.rules import Rule
 from publisher.rehearsal import Check, Rehearse
 from publisher.task import Task, detached
-from publisher.vm import relay
+from publisher.vm import cgroup, process, relay
 from publisher.vm.board import Board
 from publisher.vm.process import Completed
 from publisher.vm.restricted import RestrictedNetwork
 from publisher.vm.shell import Shell
 from publisher.vm.web import WebServer
-from tests.unit.rehearsal_world import LOOK
+from tests.unit.rehearsal_world import LOOK, facts, seen
 
 SPEC = Spec("web", "1")
 DISK = Disk(Path("/disk.raw"), GIB, "", ())
+READY = Report(40.0, "ready", "POST /health")
 
 
 @pytest.fixture
@@ -141,12 +143,11 @@ def test_one_look_is_booted_twice_and_several_once_each() -> None:
 # -- the user's checks
 
 
-class Answering(Shell):
-    """A login in which commands end as the test says."""
+class Local(Shell):
+    """A login whose commands run here, without sudo; `kills` ends the guest."""
 
-    def __init__(self, task: Task, done: Completed) -> None:
+    def __init__(self, task: Task) -> None:
         self._task = task
-        self._done = done
         self.ran: list[str] = []
 
     @property
@@ -163,35 +164,102 @@ class Answering(Shell):
         private: bool = False,
     ) -> Completed:
         self.ran.append(command)
-        return self._done
+        if " kills " in command:
+            raise BootError("it restarted; its console said last:\n…", phase="ready")
+        local = command.removeprefix("sudo -n ")
+        assert local != command
+        return process.run(["sh", "-c", local], self._task, on_line=on_line)
 
 
 @pytest.mark.parametrize(
-    ("check", "done", "status", "evidence"),
+    ("check", "status", "evidence"),
     [
-        ({}, Completed(0, ("nginx/1.22",)), Status.PROVED, "status 0: nginx/1.22"),
-        ({}, Completed(1, ("boom",)), Status.FAILED, "status 1: boom (expected status 0)"),
-        ({"status": 3}, Completed(3, ()), Status.PROVED, "status 3"),
-        ({"output": r"nginx/\d"}, Completed(0, ("nginx/1",)), Status.PROVED, "status 0: nginx/1"),
-        ({"output": "^x$"}, Completed(0, ("y",)), Status.FAILED, "nothing matches '^x$'"),
-        ({"timeout": 5}, Completed(124, ()), Status.FAILED, "not done after 5 s"),
+        ({"run": "echo nginx/1.22"}, Status.PROVED, "status 0: nginx/1.22"),
+        ({"run": "echo boom; exit 1"}, Status.FAILED, "status 1: boom (expected status 0)"),
+        ({"run": "exit 3", "status": 3}, Status.PROVED, "status 3"),
+        ({"run": "exit 124", "status": 124}, Status.PROVED, "status 124"),
+        ({"run": "exit 137", "status": 137}, Status.PROVED, "status 137"),
+        ({"run": "kill -9 $$", "status": 137}, Status.PROVED, "status 137"),
+        ({"run": "printf a/1", "output": r"a/\d$"}, Status.PROVED, "status 0: a/1"),
+        ({"run": "printf '1\n2\n\n'", "output": r"\A1\n2\n\Z"}, Status.PROVED, "0: 1 / 2"),
+        ({"run": "echo out; echo err >&2", "output": "out\nerr"}, Status.PROVED, "out / err"),
+        ({"run": "echo y", "output": "^x$"}, Status.FAILED, "nothing matches '^x$'"),
+        ({"run": "seq 9999", "output": r"^2\n3$|\n7\n8\n"}, Status.PROVED, "9998 / 9999"),
+        ({"run": "echo hi; sleep 9", "timeout": 0.2}, Status.FAILED, "not done after 0.2 s: hi"),
+        (
+            {"run": "trap '' TERM; echo hi; sleep 1; exit 124", "timeout": 0.2},
+            Status.FAILED,
+            "not done after 0.2 s: hi",
+        ),
     ],
 )
 def test_a_check_is_a_line_of_the_verdict(
-    task: Task, check: dict[str, Any], done: Completed, status: Status, evidence: str
+    task: Task, check: dict[str, Any], status: Status, evidence: str
 ) -> None:
-    shell = Answering(task, done)
-    (claim,) = run_all(shell, [Check(run="nginx -v", **check)], "aws")
+    shell = Local(task)
+    (claim,) = run_all(shell, [Check(**check)], "aws")
+    assert claim.evidence.endswith(evidence) or evidence in claim.evidence
     assert claim.status is status
-    assert evidence in claim.evidence
-    assert claim.title == "nginx -v"
-    assert "sudo -n timeout" in shell.ran[0]
-    assert "sh -c 'nginx -v' </dev/null" in shell.ran[0]
+    assert claim.title == check["run"]
+    assert "</dev/null" in shell.ran[0]
+
+
+def test_of_an_endless_output_a_bounded_part_is_searched(task: Task) -> None:
+    run = f"echo first; yes $(printf %0999d 0) | head -c {2 * OUTPUT_MOST}; echo; echo last"
+    found = {"first": Status.PROVED, "last": Status.PROVED, "missing": Status.FAILED}
+    checks = [Check(run=run, output=f"^{word}$|^{word}\n|\n{word}$") for word in found]
+    assert [c.status for c in run_all(Local(task), checks, "aws")] == list(found.values())
+    output = _Output("mark")
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            output.take(f"{number:09999}")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 6 * OUTPUT_MOST
+
+
+def test_a_check_that_ends_the_guest_fails_and_the_next_are_not_reached(
+    task: Task, tmp_path: Path
+) -> None:
+    checks = [Check(run="true"), Check(run=": kills it"), Check(run="a"), Check(run="b", on=["x"])]
+    done: list[Claim] = []
+    with pytest.raises(BootError):
+        done.extend(claim for claim in run_all(Local(task), checks, "aws"))
+    boot = seen(tmp_path, known=facts(), error="it restarted", reports=[READY])
+    done += left(checks, "aws", done, boot)
+    assert [(c.id, c.status) for c in done] == [
+        ("check-1", Status.PROVED),
+        ("check-2", Status.FAILED),
+        ("check-3", Status.UNREACHED),
+    ]
+    assert "the guest ended under it: it restarted" in done[1].evidence
+    assert "console" not in done[1].evidence
+    whole = {claim.id: claim.status for claim in judge.claims(boot, GIB, done)}
+    assert whole["shutdown"] is Status.UNREACHED
+    assert Status.FAILED not in whole.values()
+
+
+@pytest.mark.parametrize(
+    ("blind", "error", "status"),
+    [
+        (True, "", Status.UNPROVABLE),
+        (True, "no sign of life", Status.UNREACHED),
+        (False, "no sign of life", Status.UNREACHED),
+    ],
+)
+def test_checks_in_a_guest_that_nobody_could_enter_have_their_lines(
+    tmp_path: Path, blind: bool, error: str, status: Status
+) -> None:
+    boot = seen(tmp_path, error=error)
+    boot.blind = blind
+    assert [c.status for c in left([Check(run="a")], "aws", [], boot)] == [status]
 
 
 def test_a_check_for_one_cloud_does_not_run_on_another(task: Task) -> None:
-    shell = Answering(task, Completed(0, ()))
-    checks = [Check(run="a", on=("aws",)), Check(run="b", name="the b")]
+    shell = Local(task)
+    checks = [Check(run=":", name="a", on=("aws",)), Check(run=":", name="the b")]
     assert [c.title for c in run_all(shell, checks, "gcp")] == ["the b"]
     assert [c.title for c in run_all(shell, checks, "aws")] == ["a", "the b"]
 
@@ -309,6 +377,7 @@ def test_as_many_at_once_as_processors_and_memory_allow(
     monkeypatch: pytest.MonkeyPatch, memory: int, cpus: int, machines: int, pairs: int
 ) -> None:
     monkeypatch.setattr(capacity, "free_memory", lambda: memory * GIB)
+    monkeypatch.setattr(cgroup, "processors", lambda: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cpus))
     assert capacity.machines() == machines
     assert capacity.at_once(3) == pairs
@@ -316,4 +385,13 @@ def test_as_many_at_once_as_processors_and_memory_allow(
 
 def test_machines_side_by_side_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
+    monkeypatch.setattr(cgroup, "processors", lambda: None)
     assert [capacity.processors(beside) for beside in (1, 2, 3)] == [2, 1, 1]
+
+
+def test_a_containers_share_bounds_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "free_memory", lambda: 64 * GIB)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
+    monkeypatch.setattr(cgroup, "processors", lambda: 2)
+    assert capacity.machines() == 2
+    assert capacity.processors(1) == 2

@@ -150,6 +150,68 @@ def test_a_logical_volume_is_nobodys_to_grow(tmp_path: Path) -> None:
     assert "/dev/mapper/rootvg-rootlv" in made["growth"].evidence
 
 
+def blind(tmp_path: Path, console: str, error: str) -> list[Claim]:
+    boot = seen(tmp_path, console=console, error=error)
+    boot.blind = True
+    return claims(boot, SIZE)
+
+
+@pytest.mark.parametrize("error", ["no sign of life for 240 s", "it asks for no login after 900 s"])
+def test_a_guest_that_waits_for_a_service_it_can_not_find_has_not_failed(
+    tmp_path: Path, error: str
+) -> None:
+    made = blind(tmp_path, BOOTED, error)
+    assert [c.status for c in made[:3]] == [Status.PROVED] * 3
+    assert {c.status for c in made[3:] if c.id != "console"} == {Status.UNPROVABLE}
+    assert all("user namespaces" in c.evidence for c in made if c.status is Status.UNPROVABLE)
+
+
+@pytest.mark.parametrize(
+    ("console", "error", "failed"),
+    [
+        ("GRUB \n[    0.000000] Linux version 6.1\n", "no sign of life for 240 s", "root"),
+        (BOOTED, "it restarted", "network"),
+        (BOOTED + "You are in emergency mode.\n", "no sign of life for 240 s", "network"),
+    ],
+)
+def test_what_no_missing_service_explains_fails_a_blind_guest_too(
+    tmp_path: Path, console: str, error: str, failed: str
+) -> None:
+    made = blind(tmp_path, console, error)
+    assert [c.id for c in made if c.status is Status.FAILED] == [failed]
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "status"),
+    [("console=ttyS0,115200", Status.UNPROVABLE), ("console=tty0", Status.FAILED)],
+)
+def test_a_port_that_qemu_has_not_is_no_failure(
+    tmp_path: Path, cmdline: str, status: Status
+) -> None:
+    look = dataclasses.replace(LOOK, console="ttyS0")
+    boot = seen(tmp_path, console="GRUB \n", known=facts(cmdline=cmdline), look=look)
+    made = lines(claims(boot, SIZE))
+    assert made["console"].status is status
+
+
+@pytest.mark.parametrize("root", ["composefs", "overlay", "rpool/ROOT", ""])
+def test_a_root_that_is_no_device_does_not_show_whether_it_grew(tmp_path: Path, root: str) -> None:
+    known = facts(root=root, root_end=0, root_size=0, filesystem=20 * 2**20)
+    made = lines(claims(seen(tmp_path, known=known, reports=[READY]), SIZE))
+    assert made["growth"].status is Status.UNPROVABLE
+    assert (root or "of no name") in made["growth"].evidence
+    grown = dataclasses.replace(known, filesystem=2 * SIZE)
+    made = lines(claims(seen(tmp_path, known=grown, reports=[READY]), SIZE))
+    assert made["growth"].status is Status.PROVED
+
+
+def test_a_root_with_another_partition_behind_it_has_not_grown(tmp_path: Path) -> None:
+    known = facts(root_end=SIZE // 2, filesystem=SIZE // 2, behind="nvme0n1p2")
+    made = lines(claims(seen(tmp_path, known=known, reports=[READY]), SIZE))
+    assert made["growth"].status is Status.FAILED
+    assert "nvme0n1p2 is behind it" in made["growth"].evidence
+
+
 def test_a_console_elsewhere_and_a_deaf_power_button_fail(tmp_path: Path) -> None:
     made = lines(
         claims(seen(tmp_path, console="GRUB \n", known=facts(), reports=[READY], down=None), SIZE)

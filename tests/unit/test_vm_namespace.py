@@ -80,6 +80,26 @@ def test_addresses_and_names_are_there_and_nothing_else_is(network: PrivateNetwo
     assert len(said) == 5
 
 
+ASK = """
+import socket, sys
+asked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asked.settimeout(5)
+asked.sendto(bytes.fromhex(sys.argv[1]), (sys.argv[2], 53))
+data, peer = asked.recvfrom(512)
+print(data.hex(), peer[0])
+"""
+
+
+@needs_namespaces
+@pytest.mark.parametrize("server", ["127.0.0.1", METADATA])
+def test_the_name_server_answers_at_every_address(network: PrivateNetwork, server: str) -> None:
+    query = dns.message.make_query("metadata.google.internal", "A")
+    (said,) = inside(network, sys.executable, "-c", ASK, query.to_wire().hex(), server)
+    data, _, peer = said.partition(" ")
+    assert peer == server
+    assert METADATA in dns.message.from_wire(bytes.fromhex(data)).answer[0].to_text()
+
+
 @needs_namespaces
 def test_no_route_leads_out(network: PrivateNetwork) -> None:
     assert inside(network, "ip", "route", "show", "default") == []

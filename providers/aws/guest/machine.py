@@ -10,6 +10,7 @@ from publisher.proof.guest import BootMode, Look
 
 IPV4 = "169.254.169.254"
 IPV6 = "fd00:ec2::254"
+DNS = "169.254.169.253"
 TYPES: Mapping[Arch, str] = {"x86_64": "t3.micro", "aarch64": "t4g.micro"}
 """Small machines of today that boot in every mode of their architecture."""
 
@@ -53,7 +54,10 @@ def _look(options: AwsOptions, spec: Spec, boot: BootMode) -> Look:
         ),
         datasource="Ec2",
         tpm=tpm,
-        addresses=(IPV4, IPV6),
+        addresses=(IPV4, IPV6, DNS),
+        stand_ins={"virtio_net": "ena"},
+        # a 16550 on PCI (1d0f:8250), where QEMU's board has a PL011
+        console="ttyS0" if spec.arch == "aarch64" else "",
         unproven=(ENA, XEN) if boot == "bios" else (ENA,),
         unshown=(NVME, HOPS, UEFI_DATA) if boot == "uefi" else (NVME, HOPS),
     )

@@ -17,7 +17,7 @@ from werkzeug.wrappers import Request, Response
 from providers.aws.guest.identity import Identity
 from providers.aws.guest.machine import IPV4, IPV6, TYPES
 from providers.aws.guest.tokens import Tokens
-from providers.aws.guest.tree import VERSIONS, Leaf, Tree, document, leaves
+from providers.aws.guest.tree import VERSIONS, Leaf, Tree, document, domain, host_name, leaves
 from providers.aws.options import ARCHITECTURES, AwsOptions
 from publisher.proof.guest import Instance, InstanceService, Look
 from publisher.proof.run_key import RunKey
@@ -47,6 +47,12 @@ class Metadata(InstanceService):
         self._document = document(
             instance, identity, arch=ARCHITECTURES[arch], kind=kind, region=region
         )
+        full, own = host_name(instance, region), domain(region)
+        by_address = f"ip-{instance.address.replace('.', '-')}.{own}"
+        self._names = {
+            **dict.fromkeys((full, full.partition(".")[0], by_address), instance.address),
+            **dict.fromkeys((f"instance-data.{own}", "instance-data.ec2.internal"), IPV4),
+        }
         signed = ("document", "pkcs7", "rsa2048", "signature")
         self._tree = Tree(
             {
@@ -59,6 +65,10 @@ class Metadata(InstanceService):
     @property
     def endpoints(self) -> Mapping[tuple[str, int], WSGIApplication]:
         return {(IPV4, 80): self._serve, (IPV6, 80): self._serve}
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        return self._names
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)

@@ -77,11 +77,24 @@ def document(instance: Instance, identity: Identity, *, arch: str, kind: str, re
     )
 
 
+def domain(region: str) -> str:
+    """Where the machines of a region have their names.
+
+    https://docs.aws.amazon.com/vpc/latest/userguide/AmazonDNS-concepts.html
+    """
+    return "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
+
+
+def host_name(instance: Instance, region: str) -> str:
+    name = instance.hostname
+    return name if "." in name else f"{name}.{domain(region)}"
+
+
 def leaves(
     instance: Instance, identity: Identity, *, kind: str, region: str
 ) -> Iterator[tuple[str, Leaf]]:
     """All but dynamic/ and user-data. There is no iam/: the instance has no role."""
-    host = instance.hostname if "." in instance.hostname else f"{instance.hostname}.ec2.internal"
+    host = host_name(instance, region)
     network = ".".join(instance.address.split(".")[:3]) + ".0/24"
     card = f"meta-data/network/interfaces/macs/{identity.mac}"
     by_version = {

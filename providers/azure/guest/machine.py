@@ -78,6 +78,10 @@ def _look(options: AzureOptions, spec: Spec, kind: str, boot: BootMode, disk: Co
         cdrom=True,
         reports_ready=True,
         addresses=(IMDS, WIRESERVER),
+        stand_ins={
+            "virtio_net": "hv_netvsc",
+            **({"virtio_scsi": "hv_storvsc"} if disk == "virtio-scsi" else {}),
+        },
         unproven=tuple(unproven),
         unshown=tuple(unshown),
     )

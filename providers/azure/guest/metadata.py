@@ -34,6 +34,7 @@ class Metadata(InstanceService):
         diary = self._diary
         location = next(iter(options.locations()), "westeurope")
         self._media = media.ovf_env(instance)
+        self._names = {instance.hostname: instance.address}
         self._endpoints = {
             (IMDS, 80): _application(Imds(instance, identity, look, location, diary).answer),
             (WIRESERVER, 80): _application(WireServer(instance, identity, location, diary).answer),
@@ -45,6 +46,10 @@ class Metadata(InstanceService):
     @property
     def endpoints(self) -> Mapping[tuple[str, int], WSGIApplication]:
         return self._endpoints
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        return self._names
 
     @property
     def cdrom(self) -> Mapping[str, bytes]:

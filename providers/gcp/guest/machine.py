@@ -67,6 +67,8 @@ def _look(options: GcpOptions, spec: Spec, kind: str, disk: Controller) -> Look:
         tpm=boot != "bios",
         addresses=(ADDRESS,),
         names=dict.fromkeys(NAMES, ADDRESS),
+        # machines of the third generation have gVNIC alone
+        stand_ins={"virtio_net": "gve"} if disk == "nvme" else {},
         unproven=tuple(unproven),
         unshown=tuple(unshown),
     )

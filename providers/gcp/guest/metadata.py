@@ -22,6 +22,7 @@ from providers.gcp.guest.attributes import VALUE_MOST, GuestAttributes
 from providers.gcp.guest.identity import Identity
 from providers.gcp.guest.machine import ADDRESS
 from providers.gcp.options import GcpOptions
+from publisher.closing import CLOSING
 from publisher.proof.guest import Instance, InstanceService, Look
 from publisher.proof.run_key import RunKey
 
@@ -33,6 +34,8 @@ GUEST_ATTRIBUTES = "instance/guest-attributes"
 ACCOUNTS = "instance/service-accounts"
 DAY = 86_400
 """Seconds; no wait that has an end is longer."""
+_SLICE = 0.5
+"""Seconds between two looks of one who waits at whether the server closes."""
 
 
 class Metadata(InstanceService):
@@ -46,6 +49,8 @@ class Metadata(InstanceService):
         self._tree = tree.build(
             instance, self._identity, project=self._project, zone=self._zone, kind=look.kind
         )
+        full = tree.host_name(instance, project=self._project, zone=self._zone)
+        self._names = dict.fromkeys((full, full.partition(".")[0]), instance.address)
         self._written = GuestAttributes()
         self._changed = threading.Condition()
         self._key = RunKey("publish rehearsal, not Google", "gcp")
@@ -53,6 +58,10 @@ class Metadata(InstanceService):
     @property
     def endpoints(self) -> Mapping[tuple[str, int], WSGIApplication]:
         return {(ADDRESS, 80): self._serve}
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        return self._names
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
@@ -141,7 +150,9 @@ class Metadata(InstanceService):
             if seconds and not (seconds.isascii() and seconds.isdigit()):
                 return _error(400, "Invalid timeout_sec.")
             self._diary.note("agent", f"waits for a change of {request.path}")
-            node = self._wait(parts, request.args.get("last_etag", ""), seconds) or node
+            closing = request.environ.get(CLOSING) or threading.Event()
+            last = request.args.get("last_etag", "")
+            node = self._wait(parts, last, seconds, closing) or node
         self._note(request, node, parts, recursive=recursive)
         name = parts[-1] if parts else ""
         if alt == "json":
@@ -153,17 +164,19 @@ class Metadata(InstanceService):
             kind = "application/text"
         return Response(body, headers={"ETag": _etag(node)}, content_type=kind)
 
-    def _wait(self, parts: list[str], last: str, seconds: str) -> tree.Node | None:
+    def _wait(
+        self, parts: list[str], last: str, seconds: str, closing: threading.Event
+    ) -> tree.Node | None:
         """The node as soon as its etag is another one than `last`, by default its
-        present one; as it is after `seconds` (forever without)."""
-        deadline = time.monotonic() + min(int(seconds), DAY) if seconds else None
+        present one; as it is after `seconds` (without, at the server's end)."""
+        deadline = time.monotonic() + min(int(seconds), DAY) if seconds else float("inf")
         with self._changed:
             known = last or _etag(self._node(parts))
-            while _etag(self._node(parts)) == known:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+            while _etag(self._node(parts)) == known and not closing.is_set():
+                left = deadline - time.monotonic()
+                if left <= 0:
                     break
-                self._changed.wait(left)
+                self._changed.wait(min(left, _SLICE))
             return self._node(parts)
 
     def _note(

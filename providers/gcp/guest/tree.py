@@ -21,13 +21,17 @@ VERBATIM = frozenset({"attributes", "guest-attributes", "service-accounts"})
 IMAGE = "projects/rehearsal-project/global/images/rehearsal"
 
 
+def host_name(instance: Instance, *, project: str, zone: str) -> str:
+    name = instance.hostname
+    return name if "." in name else f"{name}.{zone}.c.{project}.internal"
+
+
 def build(
     instance: Instance, identity: Identity, *, project: str, zone: str, kind: str
 ) -> dict[str, Node]:
     number = f"projects/{PROJECT_NUMBER}"
     network = ".".join(instance.address.split(".")[:3])
     short = instance.hostname.partition(".")[0]
-    full = instance.hostname if "." in instance.hostname else f"{short}.{zone}.c.{project}.internal"
     key = instance.public_key.strip()
     attributes: dict[str, Node] = {
         "enable-guest-attributes": "TRUE",
@@ -55,7 +59,7 @@ def build(
                 }
             ],
             "guest-attributes": {},
-            "hostname": full,
+            "hostname": host_name(instance, project=project, zone=zone),
             "id": int(identity.instance_id),
             "image": IMAGE,
             "licenses": [],

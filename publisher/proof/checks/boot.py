@@ -57,16 +57,16 @@ def uefi_fault(disk: Inspection) -> Evidence | None:
     loader = disk.loader()
     esp = disk.esp()
     assert esp is not None
+    try:
+        arch = disk.arch()
+    except Unreadable:
+        arch = None
     if loader is not None:
-        try:
-            arch = disk.arch()
-        except Unreadable:
-            arch = None
         if arch and loader.program.arch != arch:
             return Evidence(f"the loader is for {loader.program.arch}, not {arch}", loader.path)
         return _second_stage_fault(loader, esp)
     others = [p for p in esp.glob("/EFI/*/*.efi") if not p.upper().startswith("/EFI/BOOT/")]
-    names = " or ".join(REMOVABLE.values())
+    names = REMOVABLE[arch] if arch else " or ".join(REMOVABLE.values())
     if others:
         return Evidence(
             f"the EFI system partition has no EFI/BOOT/{names}, only {ESP_PATH}{others[0]}, "

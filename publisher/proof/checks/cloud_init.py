@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from publisher.model import MIB
 from publisher.proof.inspect.inspection import Inspection
@@ -49,9 +49,14 @@ def _configs(tree: Tree) -> list[str]:
 
 def sources(tree: Tree) -> tuple[list[str], str, int] | None:
     """The datasource_list that counts, its file and line; None without one."""
+    return listed_sources((path, tree.text(path, MIB)) for path in _configs(tree))
+
+
+def listed_sources(configs: Iterable[tuple[str, str]]) -> tuple[list[str], str, int] | None:
+    """The same from (path, text) of configuration files, of which the last one counts."""
     found: tuple[list[str], str, int] | None = None
-    for path in _configs(tree):
-        lines = tree.text(path, MIB).splitlines()
+    for path, text in configs:
+        lines = text.splitlines()
         for number, line in enumerate(lines):
             match = _LIST.match(line)
             if match:

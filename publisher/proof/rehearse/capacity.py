@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from publisher.model import GIB
 from publisher.vm.accelerator import cpus
 from publisher.vm.host import free_memory
+from publisher.vm.host import processors as own_processors
 
 MEMORY = 2 * GIB
 """What one of them takes: a guest of 1 GiB, its translated code, QEMU's own, firmware."""
@@ -16,7 +15,7 @@ PAIR = 2
 
 def machines() -> int:
     """As many as there are processors and memory for; at least one."""
-    return max(1, min(len(os.sched_getaffinity(0)), free_memory() // MEMORY))
+    return max(1, min(own_processors(), free_memory() // MEMORY))
 
 
 def at_once(wanted: int) -> int:

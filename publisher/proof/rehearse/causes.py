@@ -5,11 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from publisher.proof.rehearse import clues_boot, clues_cloud, clues_login, clues_network
+from publisher.proof.rehearse import (
+    clues_boot,
+    clues_cloud,
+    clues_drivers,
+    clues_login,
+    clues_network,
+)
 from publisher.proof.rehearse.evidence import Cause, Evidence, Rule
+from publisher.vm.console import Phase
 
 _CLOUD: tuple[Rule, ...] = (
     clues_cloud.cloud_init_off,
+    clues_cloud.datasource_told,
     clues_cloud.datasource_pinned,
     clues_cloud.no_cloud_init,
     clues_cloud.not_enabled,
@@ -18,6 +26,7 @@ _NETWORK: tuple[Rule, ...] = (
     clues_boot.LIBRARY,
     clues_boot.PANIC,
     clues_boot.mount_fails,
+    clues_drivers.driver_of_card,
     *_CLOUD,
     clues_network.no_dhcp,
     clues_network.network_off_in_cloud_init,
@@ -36,16 +45,23 @@ _LOGIN: tuple[Rule, ...] = (
     *_NETWORK,
 )
 _RULES: Mapping[str, tuple[Rule, ...]] = {
-    "firmware": (clues_boot.nothing_to_boot,),
+    "firmware": (
+        clues_boot.refused_by_secure_boot,
+        clues_boot.nothing_to_boot,
+        clues_boot.silent,
+    ),
     "kernel": (
         clues_boot.GRUB_NO_FILE,
         clues_boot.GRUB_LOST,
+        clues_boot.refused_by_secure_boot,
         clues_boot.nothing_to_boot,
-        clues_boot.silent,
+        clues_boot.asks_in_grub,
+        clues_boot.LIBRARY,
         clues_boot.PANIC,
+        clues_boot.silent,
     ),
     "root": (
-        clues_boot.driver_of_root,
+        clues_drivers.driver_of_root,
         clues_boot.mount_fails,
         clues_boot.LIBRARY,
         clues_boot.PANIC,
@@ -60,14 +76,23 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "console": (clues_boot.no_console,),
     "units": (clues_boot.unit_fails,),
     "shutdown": (clues_boot.deaf_to_the_button,),
-    "identity": (clues_cloud.frozen, *_LOGIN),
+    "identity": (clues_cloud.frozen, *_CLOUD),
 }
 """For each line of a verdict, the most telling first."""
+_BROKEN_OFF: Mapping[Phase, str] = {
+    Phase.FIRMWARE: "firmware",
+    Phase.BOOTLOADER: "kernel",
+    Phase.KERNEL: "root",
+}
+"""The line that a boot would have failed which came so far and was to show another one."""
 
 
 def likely(evidence: Evidence) -> Cause | None:
     """The first cause that fits the evidence."""
-    for rule in _RULES.get(evidence.claim, ()):
+    line = evidence.claim
+    if line == "identity" and evidence.seen.facts is None:
+        line = _BROKEN_OFF.get(evidence.seen.phase, "login")
+    for rule in _RULES.get(line, ()):
         found = rule(evidence)
         if found is not None:
             return found

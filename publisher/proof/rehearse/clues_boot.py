@@ -4,81 +4,97 @@ from __future__ import annotations
 
 import re
 
+from publisher.proof.inspect.inspection import REMOVABLE
 from publisher.proof.rehearse.evidence import Cause, Evidence, said
+from publisher.proof.rehearse.remedies import install_grub, renew_grub, with_argument
 from publisher.vm.console import Phase
 
 
-def driver_of_root(at: Evidence) -> Cause | None:
-    waits = re.search(
-        r"ALERT!\s+(\S+)|Gave up waiting for (?:root|suspend/resume)|"
-        r"dracut-initqueue.*timeout|Timed out waiting for device .*?(\S+)|"
-        r"Unable to mount root fs on (\S+)",
-        at.seen.printed,
-    )
-    if waits is None:
+def refused_by_secure_boot(at: Evidence) -> Cause | None:
+    if "secure boot" not in at.seen.tracker.fatal and "Access Denied" not in at.seen.printed:
         return None
-    drivers = {"nvme": "nvme", "virtio-scsi": "virtio_scsi", "virtio-blk": "virtio_blk"}
-    controller = at.seen.look.disk
-    seen_disk = {
-        "nvme": r"nvme\d*: pci function|nvme\d+n1|nvme nvme\d",
-        "virtio-scsi": r"\bsd a|\[sda\]|scsi host\d+: Virtio SCSI",
-        "virtio-blk": r"\bvd[a-z]:|virtio_blk",
-    }[controller]
-    device = next((group for group in waits.groups() if group), "its root device")
-    if re.search(seen_disk, at.seen.printed):
-        return Cause(
-            f"the disk is there, and nothing on it is {device.rstrip('.')}: root= names a file "
-            "system that the image has not",
-            "give root= and /etc/fstab the UUID of the root file system and run update-grub",
-        )
+    what = "the loader" if at.seen.phase is Phase.FIRMWARE else "what the loader starts"
+    fault = at.files.boot_fault("uefi-secure") or "it is not signed by a key that is trusted"
     return Cause(
-        f"the kernel saw no disk: the initramfs has no driver for {controller} "
-        f"({drivers[controller]})",
-        f"add {drivers[controller]} to /etc/initramfs-tools/modules and run update-initramfs -u",
+        f"Secure Boot refuses {what}: {fault}",
+        "install shim-signed, and a signed GRUB and kernel, or register the image without "
+        "Secure Boot",
     )
 
 
 def nothing_to_boot(at: Evidence) -> Cause | None:
-    fatal = at.seen.tracker.fatal
-    if at.seen.look.boot == "bios":
+    told = "nothing to boot" in at.seen.tracker.fatal
+    if at.seen.phase is not Phase.FIRMWARE and not told:
+        return None
+    boot, files = at.seen.look.boot, at.files
+    fault = files.boot_fault(boot)
+    if not (told or fault):
+        return None
+    if boot == "bios":
         return Cause(
-            "the disk's first sector starts nothing: no boot loader for BIOS is installed",
-            "run grub-install for i386-pc (with a BIOS boot partition on a GPT disk)",
+            "no boot loader for BIOS starts from the disk: "
+            + (fault or "its first sector starts nothing"),
+            f"run {install_grub(files)} --target=i386-pc (with a BIOS boot partition on a GPT "
+            "disk), or register the image for the firmware that it has a loader for",
         )
-    if "secure boot" in fatal or "Access Denied" in at.seen.printed:
+    names = [name for arch, name in REMOVABLE.items() if files.arch() in ("", arch)]
+    return Cause(
+        "UEFI finds no loader: "
+        + (fault or f"nothing starts from \\EFI\\BOOT\\{' or '.join(names)}"),
+        "run grub-install with --removable (Debian: --force-extra-removable), or register the "
+        "image for the firmware that it has a loader for",
+    )
+
+
+def asks_in_grub(at: Evidence) -> Cause | None:
+    if "GRUB did not find its configuration" not in at.seen.tracker.fatal:
+        return None
+    return Cause(
+        "GRUB found no configuration, and asks at its prompt",
+        f"run {install_grub(at.files)} and {renew_grub(at.files)} in the image as it is now",
+    )
+
+
+_CONFIGURATIONS = (
+    "/boot/grub/grub.cfg",
+    "/boot/grub2/grub.cfg",
+    "/boot/efi/EFI/BOOT/grub.cfg",
+)
+
+
+def _port(at: Evidence) -> str:
+    """The serial port of QEMU's machine, as Linux names it."""
+    return "ttyAMA0" if at.files.arch() == "aarch64" else "ttyS0"
+
+
+def _writes_elsewhere(at: Evidence, where: str) -> Cause:
+    port, own = _port(at), at.seen.look.console
+    wanted = f"console={port}" + ("" if port == "ttyAMA0" else ",115200n8")
+    if own and own != port:
         return Cause(
-            "Secure Boot refuses the loader: it is not signed by a key that the firmware trusts",
-            "install shim-signed and a signed grub, or register the image without Secure Boot",
+            f"{where} has no console={port}, which the rehearsal's machine has instead of the "
+            f"cloud's {own}",
+            f"{with_argument(at.files, wanted)}, besides the cloud's console={own}",
         )
-    if at.seen.phase == Phase.FIRMWARE:
-        return Cause(
-            "UEFI finds no loader: the EFI system partition has no \\EFI\\BOOT\\BOOTX64.EFI",
-            "run grub-install with --removable (Debian: --force-extra-removable)",
-        )
-    return None
+    return Cause(f"{where} has no console={port}", with_argument(at.files, wanted))
 
 
 def silent(at: Evidence) -> Cause | None:
     """The kernel speaks elsewhere, or it never started."""
-    if at.seen.phase is not Phase.BOOTLOADER:
+    if at.seen.phase > Phase.BOOTLOADER:
         return None
-    for path in ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/BOOT/grub.cfg"):
+    for path in _CONFIGURATIONS:
         text = at.files.text(path)
-        if text and "ttyS0" not in text:
-            return Cause(
-                f"the kernel writes to no serial port: {path} has no console=ttyS0",
-                "add console=ttyS0,115200n8 to GRUB_CMDLINE_LINUX and run update-grub",
-            )
+        if text and _port(at) not in text:
+            return _writes_elsewhere(at, f"the kernel writes to no serial port: {path}")
     return None
 
 
 def no_console(at: Evidence) -> Cause | None:
-    if at.seen.facts is None or "console=ttyS" in at.seen.facts.cmdline:
+    facts = at.seen.facts
+    if facts is None or f"console={_port(at)}" in facts.cmdline:
         return None
-    return Cause(
-        f"the kernel command line has no console=ttyS0: {at.seen.facts.cmdline}",
-        "add console=ttyS0,115200n8 to GRUB_CMDLINE_LINUX and run update-grub",
-    )
+    return _writes_elsewhere(at, f"the kernel command line ({facts.cmdline})")
 
 
 def mount_fails(at: Evidence) -> Cause | None:
@@ -129,10 +145,10 @@ PANIC = said(
 GRUB_LOST = said(
     r"error: no such (?:device|partition): ?(\S*)",
     "GRUB does not find its own files (it looks for {0})",
-    "run grub-install and update-grub in the image as it is now",
+    lambda files: f"run {install_grub(files)} and {renew_grub(files)} in the image as it is now",
 )
 GRUB_NO_FILE = said(
     r"error: file [`'](\S+?)' not found",
     "GRUB wants {0}, and the image has no such file",
-    "run update-grub",
+    lambda files: f"run {renew_grub(files)}",
 )

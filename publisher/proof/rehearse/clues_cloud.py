@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
-from publisher.proof.rehearse.evidence import Cause, Evidence, Files, cloud_configs, lines_of
+from publisher.proof.checks.cloud_init import listed_sources
+from publisher.proof.rehearse.evidence import Cause, Evidence, cloud_configs, lines_of
+from publisher.proof.rehearse.remedies import renew_grub
+
+_INSTANCE = "makes cloud-init keep its first instance"
 
 
 def cloud_init_off(at: Evidence) -> Cause | None:
@@ -18,43 +22,58 @@ def cloud_init_off(at: Evidence) -> Cause | None:
             return Cause(
                 f"cloud-init is switched off: {unit} is masked", f"systemctl unmask {unit}"
             )
-    words = re.search(r"(?:Command line|BOOT_IMAGE).*\bcloud-init=disabled\b", at.seen.printed)
-    if words:
+    for path, number, line in lines_of(files, ["/etc/cloud/ds-identify.cfg"]):
+        if re.match(r"policy\s*:\s*disabled\b", line):
+            return Cause(f"cloud-init is switched off in {path}, line {number}", "remove the line")
+    if re.search(r"\bcloud-init=disabled\b", _command_line(at)):
         return Cause(
             "cloud-init is switched off by cloud-init=disabled on the kernel command line",
-            "remove it from /etc/default/grub and run update-grub",
+            f"remove it from /etc/default/grub and run {renew_grub(files)}",
         )
     return None
 
 
-def pinned_sources(files: Files) -> tuple[str, int, list[str]] | None:
-    """The file and line that lists cloud-init's datasources, and which: the last
-    one counts. Block lists of YAML have an entry a line."""
-    found: tuple[str, int, list[str]] | None = None
-    for path in cloud_configs(files):
-        lines = files.text(path).splitlines()
-        for number, line in enumerate(lines, 1):
-            match = re.match(r"\s*datasource_list\s*:\s*(.*)$", line)
-            if match is None:
-                continue
-            text = match[1].partition("#")[0]
-            if not text.strip():
-                for more in lines[number:]:
-                    entry = re.match(r"\s*-\s*(.+)$", more)
-                    if entry is None:
-                        break
-                    text += f" {entry[1]}"
-            names = [name for name in re.split(r"[\s\[\],'\"]+", text) if name]
-            found = path, number, names
-    return found
+def _command_line(at: Evidence) -> str:
+    """The kernel's, as far as anything tells it."""
+    facts = at.seen.facts
+    if facts and facts.cmdline:
+        return facts.cmdline
+    found = re.search(r"(?:[Cc]ommand line: |BOOT_IMAGE)(.*)$", at.seen.printed, re.MULTILINE)
+    if found:
+        return found[1]
+    entries = lines_of(at.files, ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"))
+    return next((line for _, _, line in entries if line.startswith("linux")), "")
+
+
+def datasource_told(at: Evidence) -> Cause | None:
+    """cloud-init, or what looks for its datasource early, is told another one."""
+    wanted = at.seen.look.datasource
+    for path, number, line in lines_of(at.files, ["/etc/cloud/ds-identify.cfg"]):
+        key, _, value = line.partition(":")
+        if key.strip() == "datasource" and value.strip(" \"'") not in ("", wanted):
+            return Cause(
+                f"cloud-init is told to use {value.strip()} in {path}, line {number}",
+                "remove the line",
+            )
+    for word in re.findall(
+        r"(?:^|\s)((?:ds|ci\.ds|ci\.datasource)=[^\s;\\\"']+)", _command_line(at)
+    ):
+        name = word.partition("=")[2].lower().removesuffix("-net")
+        if name != wanted.lower():
+            return Cause(
+                f"cloud-init is told to use {name} by {word} on the kernel command line",
+                f"remove it from /etc/default/grub and run {renew_grub(at.files)}",
+            )
+    return None
 
 
 def datasource_pinned(at: Evidence) -> Cause | None:
-    pinned = pinned_sources(at.files)
+    configs = ((path, at.files.text(path)) for path in cloud_configs(at.files))
+    pinned = listed_sources(configs)
     wanted = at.seen.look.datasource
-    if pinned is None or wanted in pinned[2]:
+    if pinned is None or wanted in pinned[0]:
         return None
-    path, number, names = pinned
+    names, path, number = pinned
     return Cause(
         "cloud-init saw no datasource: datasource_list is pinned to "
         f"{', '.join(names) or 'nothing'} in {path}, line {number}",
@@ -116,7 +135,12 @@ def agent_stalls(at: Evidence) -> Cause | None:
 
 
 def growth(at: Evidence) -> Cause | None:
-    files = at.files
+    files, facts = at.files, at.seen.facts
+    if facts and facts.behind:
+        return Cause(
+            f"the partition of the root has no room to grow: {facts.behind} is behind it",
+            "lay the disk out so that the root is its last partition",
+        )
     for path, number, line in lines_of(files, cloud_configs(files)):
         if re.match(
             r"(mode\s*:\s*(off|false)|resize_rootfs\s*:\s*(false|noblock\s*:\s*off))", line
@@ -128,20 +152,24 @@ def growth(at: Evidence) -> Cause | None:
 
 
 def frozen(at: Evidence) -> Cause | None:
-    facts = at.seen.facts
+    """What another instance keeps, by what it shows: each setting keeps its own thing."""
+    facts, seen = at.seen.facts, at.seen
     if facts is None:
         return None
-    for path, number, line in lines_of(at.files, cloud_configs(at.files)):
-        if re.match(r"manual_cache_clean\s*:\s*true", line, re.IGNORECASE):
-            return Cause(
-                f"{path}, line {number}, makes cloud-init keep its first instance",
-                "remove the line",
-            )
-        if re.match(r"ssh_deletekeys\s*:\s*(false|0)", line, re.IGNORECASE):
-            return Cause(f"{path}, line {number}, keeps ssh host keys", "remove the line")
-        if re.match(r"preserve_hostname\s*:\s*true", line, re.IGNORECASE):
-            return Cause(f"{path}, line {number}, keeps the host name", "remove the line")
-    if facts.machine_id_age > 0 and at.files.text("/etc/machine-id").strip():
+    same_instance = facts.instance != seen.instance_id or facts.begun != seen.token
+    same_name = facts.hostname.partition(".")[0] != seen.instance.hostname
+    sealed = facts.machine_id_age > 0
+    # keys alone are not told from those of the other machine here
+    same_keys = at.claim == "identity" and not (same_instance or same_name or sealed)
+    for shown, pattern, what in (
+        (same_instance or same_name, r"manual_cache_clean\s*:\s*(true|yes|on|1)\b", _INSTANCE),
+        (same_name, r"preserve_hostname\s*:\s*(true|yes|on|1)\b", "keeps the host name"),
+        (same_keys, r"ssh_deletekeys\s*:\s*(false|no|off|0)\b", "keeps ssh host keys"),
+    ):
+        for path, number, line in lines_of(at.files, cloud_configs(at.files)):
+            if shown and re.match(pattern, line, re.IGNORECASE):
+                return Cause(f"{path}, line {number}, {what}", "remove the line")
+    if at.claim == "identity" and sealed and at.files.text("/etc/machine-id").strip():
         return Cause(
             "/etc/machine-id was sealed into the image", "truncate it at the end of the build"
         )

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from publisher.proof.guest import BootMode
 from publisher.proof.rehearse.boot import Seen
+from publisher.proof.rehearse.verdict import Status
 
 
 class Files(Protocol):
@@ -23,13 +25,26 @@ class Files(Protocol):
     def link(self, path: str) -> str:
         """Where the link at a path points; empty where it is none."""
 
+    def arch(self) -> str:
+        """For which processor the installation is; empty if unknown."""
+
+    def boot_fault(self, boot: BootMode) -> str:
+        """Why a firmware of that kind can't start the disk; empty where it can, and
+        where that can't be told."""
+
+    def driver(self, module: str) -> str:
+        """Where the kernel finds a driver when it starts: "built in", "initramfs",
+        "module" or "absent"; empty if unknown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """`cause` names what is wrong and where, `fix` what to do about it."""
+    """`cause` names what is wrong and where, `fix` what to do about it. `status` is what
+    the line of the verdict becomes by that."""
 
     cause: str
     fix: str
+    status: Status = Status.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +72,14 @@ def cloud_configs(files: Files) -> list[str]:
     return ["/etc/cloud/cloud.cfg", *sorted(files.glob("/etc/cloud/cloud.cfg.d/*.cfg"))]
 
 
-def said(pattern: str, cause: str, fix: str) -> Rule:
+def said(pattern: str, cause: str, fix: str | Callable[[Files], str]) -> Rule:
     """A cause known by a line of the console; {0} … are the pattern's groups."""
 
     def rule(at: Evidence) -> Cause | None:
         match = re.search(pattern, at.seen.printed, re.MULTILINE)
-        return Cause(cause.format(*match.groups()), fix) if match else None
+        if match is None:
+            return None
+        text = fix if isinstance(fix, str) else fix(at.files)
+        return Cause(cause.format(*match.groups()), text)
 
     return rule

@@ -19,6 +19,8 @@ Answer: TypeAlias = "tuple[Status, str] | None"
 _FINISHED = re.compile(r"Cloud-init v\. \S+ finished at .* Datasource (\S+)")
 _KERNEL_SPOKE = re.compile(r"Linux version \d|^\[ *\d+\.\d{6}\] ", re.MULTILINE)
 BLIND = "without user namespaces the metadata service's name does not resolve"
+_WAITS = ("no sign of life for", "it asks for no login after")
+"""How the error begins of a boot that goes on without coming to its end."""
 _NO_AGENT = "no cloud-init is in the image"
 
 
@@ -144,8 +146,13 @@ def growth(seen: Seen, size: int) -> Answer:
     if facts.root.startswith(("/dev/mapper/", "/dev/dm-")):
         # cloud-init grows partitions only; whether that is wanted is lint's disk.growth
         return Status.UNPROVABLE, f"{facts.root} is a volume that nothing grows by itself: {text}"
-    what = "the file system" if is_large else f"the partition {facts.root}"
-    return _failed(f"{what} did not grow: {text}")
+    if not facts.root.startswith("/dev/"):
+        named = facts.root or "of no name"
+        return Status.UNPROVABLE, f"the root ({named}) is no device, and what is below it not seen"
+    if is_large:
+        return _failed(f"the file system did not grow: {text}")
+    behind = f"; {facts.behind} is behind it" if facts.behind else ""
+    return _failed(f"the partition {facts.root} did not grow: {text}{behind}")
 
 
 def ready(seen: Seen) -> Answer:
@@ -177,6 +184,10 @@ def console(seen: Seen) -> Answer:
         return _proved(f"{spoke} lines on the serial port")
     if seen.facts is None:
         return None
+    own = seen.look.console
+    if own and re.search(rf"\bconsole={own}\b", seen.facts.cmdline):
+        why = f"the kernel writes to {own}, which is the cloud's port and none of QEMU's machine"
+        return Status.UNPROVABLE, why
     has = ", ".join(seen.facts.consoles) or "none"
     return _failed(f"the kernel wrote nothing to the serial port; its consoles: {has}")
 
@@ -213,21 +224,35 @@ _AFTER = (
 )
 
 
-def claims(seen: Seen, size: int) -> list[Claim]:
-    """The lines of the first boot; `size` is the image's own, in bytes. What a
-    boot that ended early did not show is not reached."""
+def claims(seen: Seen, size: int, checked: Sequence[Claim] = ()) -> list[Claim]:
+    """The lines of the first boot; `size` is the image's own, in bytes, `checked` the
+    lines of the user's own checks in it. What a boot that ended early did not show is
+    not reached."""
     lines = [*_BEFORE, _Line("growth", "root file system grew", lambda s: growth(s, size))]
     if seen.look.reports_ready:
         lines.append(_Line("ready", "the guest reported ready", ready))
     judged = [_claim(line, line.judge(seen)) for line in (*lines, *_AFTER)]
     if seen.error is not None:
-        return _first_failure(judged, seen)
+        told = any(claim.status is Status.FAILED for claim in checked)
+        judged = judged if told else _first_failure(judged, seen)
+    if not unseen(seen):
+        return judged
+    open_ends = (Status.UNREACHED, Status.FAILED) if seen.error else (Status.UNREACHED,)
     return [
         replace(claim, status=Status.UNPROVABLE, evidence=BLIND)
-        if claim.status is Status.UNREACHED
+        if claim.status in open_ends
         else claim
         for claim in judged
     ]
+
+
+def unseen(seen: Seen) -> bool:
+    """Whether a boot left out what it did because the guest found no metadata service:
+    it asks for a login in the end, or still waits for the service without a word."""
+    if seen.error is None or not seen.blind:
+        return seen.blind
+    waits = seen.phase >= Phase.NETWORK and not seen.tracker.fatal
+    return waits and any(words in seen.error.message for words in _WAITS)
 
 
 def _first_failure(judged: list[Claim], seen: Seen) -> list[Claim]:

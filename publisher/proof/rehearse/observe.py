@@ -19,6 +19,7 @@ SETTLE = 120
 """Seconds after that until systemd has nothing left to start."""
 
 _WORDS_MOST = 400
+_BLOCK = "/sys/class/block"
 
 # Tools of the image may be missing: each answer stands alone, and an empty one counts as
 # none. Every program costs an emulated guest tens of milliseconds and this one's answers
@@ -36,7 +37,17 @@ file() {
 settle() {
     [ -d /run/systemd/system ] || return
     system=$(timeout @SETTLE@ systemctl is-system-running --wait 2>/dev/null)
-    [ -n "$system" ] || system=$(systemctl is-system-running 2>/dev/null)
+    ended=$?
+    case $system in "" | initializing | starting) ;; *) return ;; esac
+    # before 240 it does not wait, or does not know the option
+    until=$(( $(date +%s) + @SETTLE@ ))
+    while
+        system=$(systemctl is-system-running 2>/dev/null)
+        case $system in initializing | starting) ;; *) return ;; esac
+        [ $ended -ne 124 ] && [ "$(date +%s)" -lt $until ]
+    do
+        sleep 0.5
+    done
 }
 if [ @WAIT@ -gt 0 ]; then
     end=$(( $(date +%s) + @WAIT@ )) slow=
@@ -73,8 +84,13 @@ esac
 say root "$root"
 say filesystem "$filesystem"
 [ -L "$root" ] && device=$(readlink -f "$root" 2>/dev/null) || device=$root
-file root_start "/sys/class/block/${device##*/}/start"
-file root_size "/sys/class/block/${device##*/}/size"
+file root_start "@BLOCK@/${device##*/}/start"
+file root_size "@BLOCK@/${device##*/}/size"
+for start in "@BLOCK@/${device##*/}/../"*/start; do
+    part=${start%/start} at=
+    { read -r at < "$start"; } 2>/dev/null
+    [ -z "$at" ] || say partition "${part##*/} $at"
+done
 file hostname /proc/sys/kernel/hostname
 ip -4 -o address show scope global 2>/dev/null | while read -r _ card _ address _; do
     say address "$card $address"
@@ -119,6 +135,8 @@ class Facts(Noun):
     root_end: int = 0
     """Of the root file system's partition, on the disk; 0 when it is on none."""
     root_size: int = 0
+    behind: str = ""
+    """The partition that begins next behind that one."""
     filesystem: int = 0
     hostname: str = ""
     address: str = ""
@@ -166,6 +184,12 @@ def _cloud_init(text: str) -> tuple[str, tuple[str, ...]]:
     return name.removeprefix("DataSource").removesuffix("Local"), tuple(errors)
 
 
+def _behind(partitions: Sequence[str], end: int) -> str:
+    """The first of "name start" that begins at `end` (a sector) or later."""
+    found = [(_number(at), name) for name, _, at in (p.partition(" ") for p in partitions)]
+    return min((own for own in found if end and own[0] >= end), default=(0, ""))[1]
+
+
 def parse(lines: Sequence[str]) -> Facts:
     """Facts from the script's answer. Raises BuildError when it is not whole."""
     answers: dict[str, list[str]] = defaultdict(list)
@@ -188,6 +212,7 @@ def parse(lines: Sequence[str]) -> Facts:
         root=one.get("root", ""),
         root_end=(start + size) * 512 if start else 0,
         root_size=size * 512,
+        behind=_behind(answers["partition"], start + size if start else 0),
         filesystem=_number(one.get("filesystem", "")) * 1024,
         hostname=one.get("hostname", ""),
         address=" ".join(answers["address"]),
@@ -215,6 +240,7 @@ def observe(shell: Shell, agents: Sequence[str], *, wait: bool) -> Facts:
     is done and systemd has settled. Raises BootError when the guest dies under it,
     BuildError when it can't answer."""
     script = _SCRIPT.replace("@WAIT@", str(WAIT if wait else 0)).replace("@SETTLE@", str(SETTLE))
-    script = script.replace("@MARK@", MARK).replace("@AGENTS@", shlex.join(agents))
+    script = script.replace("@MARK@", MARK).replace("@BLOCK@", _BLOCK)
+    script = script.replace("@AGENTS@", shlex.join(agents))
     done = shell.command("sudo -n sh -s 2>/dev/null || sh -s", stdin=[script.encode()])
     return parse(done.tail)

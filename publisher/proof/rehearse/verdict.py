@@ -12,9 +12,11 @@ from publisher.model import Noun
 
 
 class Status(enum.StrEnum):
+    """LINT is what lint alone can tell; not that it ran, or what it found."""
+
     PROVED = "proved by boot"
     FAILED = "failed"
-    LINT = "proved by lint only"
+    LINT = "by lint only"
     UNPROVABLE = "not provable here"
     UNREACHED = "not reached"
 
