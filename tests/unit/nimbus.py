@@ -98,9 +98,10 @@ class Nimbus:
 
     def _add(self, spec: Spec | Image, region: str, content: bytes) -> Image:
         with self.cloud.lock:
-            ref = f"{region}/img{self.cloud.made}"
+            uid = str(self.cloud.made)
             self.cloud.made += 1
-        image = Image(self.name, region, ref, spec.name, spec.version, spec.digest)
+        ref = f"{region}/img{uid}"
+        image = Image(self.name, region, ref, spec.name, spec.version, spec.digest, uid=uid)
         self.cloud.images[ref] = image
         self.cloud.bytes[ref] = content
         return image
