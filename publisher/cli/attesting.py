@@ -55,7 +55,8 @@ def _holds(file: Path, made: Manifest, by: attest.Signing) -> bool:
         signed = attest.read_own(file.read_bytes(), by)
     except (OSError, ProofError):
         return False
-    return signed == jsons.loads(jsons.dumps(list(attest.statements(made))))
+    wanted: list[Mapping[str, Any]] = jsons.loads(jsons.dumps(list(attest.statements(made))))
+    return signed == wanted
 
 
 def _sign(made: Manifest, by: attest.Signing, into: Path) -> None:

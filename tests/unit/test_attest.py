@@ -123,9 +123,7 @@ def test_both_statements_name_the_disk_and_every_image_in_every_cloud(release: M
 
 
 def test_the_results_of_the_proofs_are_signed(release: Manifest) -> None:
-    assert list(statements(release))[1]["predicate"]["proofs"] == (
-        release.flavours[0].proofs
-    )
+    assert list(statements(release))[1]["predicate"]["proofs"] == (release.flavours[0].proofs)
 
 
 def test_one_reference_in_several_regions_is_several_subjects(release: Manifest) -> None:
@@ -305,7 +303,7 @@ def test_an_image_that_is_not_of_its_disk_is_not_left_out_in_silence(
     else:
         flavour = dataclasses.replace(release.flavours[0], references=())
         other = dataclasses.replace(release, flavours=(flavour,))
-    with pytest.raises(ProofError, match="nimbus:north/img0 is of the disk .*nothing is signed"):
+    with pytest.raises(ProofError, match=r"nimbus:north/img0 is of the disk .*nothing is signed"):
         list(statements(other))
 
 

@@ -78,9 +78,7 @@ def read_own(data: bytes, by: Signing) -> list[Mapping[str, Any]]:
     return _read(data, _by_key(keys.own_public_key(by.key, by.passphrase), by.key))
 
 
-def _read(
-    data: bytes, check: Callable[[bytes], tuple[str, bytes]]
-) -> list[Mapping[str, Any]]:
+def _read(data: bytes, check: Callable[[bytes], tuple[str, bytes]]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip():
