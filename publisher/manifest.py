@@ -68,7 +68,8 @@ class Flavour(Noun):
 @dataclass(frozen=True, slots=True)
 class Manifest(Noun):
     """`created` is a time in UTC as RFC 3339 and in-toto write it, with a Z; `images`
-    are those of all flavours, `audience` is by lane; `failed` names optional steps that did not succeed."""
+    are those of all flavours, `audience` is by lane; `failed` names optional steps that
+    did not succeed."""
 
     name: str
     version: str
