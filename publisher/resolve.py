@@ -3,8 +3,10 @@ where they agree."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from publisher.disks.store import Store
@@ -53,6 +55,11 @@ def broken(
         return "always done before what follows"
     if outcome is None:
         return "not done yet" if not _changed(step, outcomes) else "its inputs changed"
+    if step.kind == "inventory":
+        made = outcomes.get(plan.step(step.needs[0]).key)
+        # without the disk there is nothing to write them from, and a build would make another
+        there = made is not None and store.get(made.value["sha256"])
+        return _changed_document(outcome) if there else ""
     if step.kind in PROOFS:
         return ""
     if step.kind in ("build", "download"):
@@ -75,6 +82,18 @@ def broken(
             return f"{image.ref} is {now.state}"
         if step.kind == "release" and not _open_to(now, step.inputs["audience"]):
             return f"{image.ref} is {now.audience.kind}"
+    return ""
+
+
+def _changed_document(outcome: Outcome) -> str:
+    for document in outcome.value["documents"]:
+        path = Path(document["path"])
+        try:
+            same = hashlib.sha256(path.read_bytes()).hexdigest() == document["sha256"]
+        except OSError:
+            return f"{path.name} is gone"
+        if not same:
+            return f"{path.name} was changed"
     return ""
 
 

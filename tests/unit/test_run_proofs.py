@@ -189,6 +189,37 @@ def test_nothing_is_proved_twice_of_the_same_disk(world: World) -> None:
     assert CLOUDS["cumulus"].calls.count("upload") == 1
 
 
+@pytest.mark.parametrize("harm", ["gone", "changed"])
+def test_a_document_that_does_not_hold_is_written_again_and_nothing_else(
+    world: World, harm: str
+) -> None:
+    def documents() -> Mapping[str, str]:
+        (flavour,) = world.publish().flavours
+        return {d["path"]: d["sha256"] for d in flavour.proofs["inventory"]["documents"]}
+
+    before = documents()
+    path = Path(max(before))
+    whole = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_text("{}")
+    assert documents() == before
+    assert path.read_bytes() == whole
+    assert [cloud.calls.count("upload") for cloud in CLOUDS.values()] == [1, 1]
+    assert len(world.rehearsed) == 1
+
+
+def test_a_document_without_its_disk_costs_no_other_disk(world: World) -> None:
+    (flavour,) = world.publish().flavours
+    path = Path(flavour.proofs["inventory"]["documents"][0]["path"])
+    path.unlink()
+    for disk in (world.directory / "state").rglob("*.raw"):
+        disk.unlink()
+    drawn = run.preview(world.plan(), state=world.directory / "state")
+    assert {p.step.id: p.action for p in drawn}["build"] == "reuse"
+
+
 def test_a_failed_rehearsal_keeps_every_byte_here(world: World) -> None:
     world.failing = "sshd refuses"
     with pytest.raises(
