@@ -142,7 +142,8 @@ class Nimbus:
         return [
             image
             for image in self.cloud.images.values()
-            if query.matches(name=image.name, version=image.version, digest=image.digest)
+            if image.region in self.own.regions
+            and query.matches(name=image.name, version=image.version, digest=image.digest)
         ]
 
     def delete(self, image: Image, task: Task) -> None:

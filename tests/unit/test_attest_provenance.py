@@ -38,6 +38,7 @@ size = "2MiB"
 TOKEN = "correct horse battery staple 42"
 STEPS = """
 source.debian.suite = "bookworm"
+source.debian.packages = ["${TOKEN}"]
 [[build.steps]]
 run = "echo ${TOKEN}"
 secrets.PASSWORD.environment = "MY_PASSWORD"
