@@ -353,12 +353,13 @@ def test_packages_of_rpm(tmp_path: Path, path: str, content: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "content", "why"),
     [
-        ("/var/lib/rpm/Packages", b"\0" * 64, "Berkeley DB"),
+        ("/var/lib/rpm/Packages", b"\0" * 64, "is no hash of Berkeley DB"),
+        ("/var/lib/rpm/Packages", b"", "packages of rpm"),
         ("/var/lib/rpm/rpmdb.sqlite", b"SQLite format 3\0" + b"\xff" * 500, "can't be read"),
         ("/var/lib/rpm/Packages.db", b"RpmP" + b"\xff" * 5000, "no database of rpm"),
         ("/var/lib/rpm/Packages.db", b"RpmP", "packages of rpm"),
     ],
-    ids=["Berkeley DB", "damaged SQLite", "damaged ndb", "cut short"],
+    ids=["no Berkeley DB", "empty", "damaged SQLite", "damaged ndb", "cut short"],
 )
 def test_what_can_not_be_read_is_a_gap_and_never_silence(
     tmp_path: Path, path: str, content: bytes, why: str
