@@ -160,6 +160,8 @@ class ProviderContract:
     """Bytes of the test's disk; the larger of 64 MiB and `traits.size_multiple` by default."""
     accounts: ClassVar[Sequence[str]] = ()
     """Two accounts, in the cloud's own form, to share an image with."""
+    identified: ClassVar[bool] = True
+    """Whether nobody can make another image that has the `ref` and `uid` of one that was."""
 
     def wrong_credentials(self, where: Path) -> Mapping[str, str]:
         """Environment variables that the sandbox must refuse; `where` is scratch space."""
@@ -373,11 +375,11 @@ class ProviderContract:
         assert into.stat().st_blocks * 512 < world.disk.size / 2, "holes were filled"
         assert world.kinds() == kinds
 
-    def _differs(self, world: World, image: Image, where: Path) -> str:
+    def _differs(self, world: World, image: Image, where: Path, *, content: bool = True) -> str:
         """What an attestation of the private image says of it now."""
         signed = [Subject.of(image, world.disk.size)]
         task = world.task("attest")
-        (line,) = verify(signed, lambda _: world.provider(), task, content=True, scratch=where)
+        line, *_ = verify(signed, lambda _: world.provider(), task, content=content, scratch=where)
         return line.differs
 
     def test_an_attestation_holds_until_somebody_changes_something(
@@ -397,6 +399,22 @@ class ProviderContract:
         world.sandbox.corrupt(image.ref, 0)
         # by its digest, or by a checksum of the cloud's own
         assert self._differs(world, image, tmp_path).startswith("its content ")
+
+    def test_an_attestation_sees_an_image_that_was_made_anew(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        """Without reading it back: whatever its tags state, it is not the one that was signed."""
+        image = world.published()
+        world.provider().delete(image, world.task("delete"))
+        anew = world.register(world.upload(world.task("again")), world.task("anew"))
+        assert (anew.name, anew.version, anew.digest) == (image.name, image.version, image.digest)
+        if not self.identified:
+            assert (anew.ref, anew.uid) == (image.ref, "")
+            return
+        assert self._differs(world, image, tmp_path, content=False) in (
+            f"it is another one under the same reference: {anew.uid}, not {image.uid}",
+            "it does not exist (any more)",
+        )
 
     # -- what goes wrong
 

@@ -150,6 +150,8 @@ class Pipeline:
     left_out: tuple[str, ...] = ()
     """The labels of the file's other flavours, after `choose`."""
     attest: Attest | None = None
+    digest: str = field(default="", compare=False)
+    """The file's sha256."""
 
     @property
     def directory(self) -> Path:

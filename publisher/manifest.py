@@ -34,6 +34,10 @@ class Flavour(Noun):
     build steps before which its machine was open to changes by hand, so that it
     can't be built again; `references` are those of its images.
 
+    `source` is where its disk came from, `origin` what that was when it was built: the
+    "pipeline" file, the "recipe" with its files' digests, and "materials" (name or URL ▶
+    digest) that no recipe states.
+
     `proofs` is what was found out before the upload: "lint" and "secrets" with their
     "findings", "inventory" with its "documents" (format, path, sha256), "rehearsals"
     by provider (rehearse.verdict.Rehearsal)."""
@@ -47,6 +51,7 @@ class Flavour(Noun):
     label: str = ""
     variant: str = ""
     source: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
     evidence: tuple[Mapping[str, Any], ...] = ()
     by_hand: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
@@ -62,8 +67,9 @@ class Flavour(Noun):
 
 @dataclass(frozen=True, slots=True)
 class Manifest(Noun):
-    """`created` is an ISO 8601 time in UTC, `images` are those of all flavours,
-    `audience` is by lane; `failed` names optional steps that did not succeed."""
+    """`created` is a time in UTC as RFC 3339 and in-toto write it, with a Z; `images`
+    are those of all flavours, `audience` is by lane; `failed` names optional steps that
+    did not succeed."""
 
     name: str
     version: str

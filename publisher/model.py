@@ -145,7 +145,10 @@ class Image(Noun):
 
     `ref` is what `migrate` accepts after "PROVIDER:", such as
     "us-east-1/ami-0123"; `details` holds the vendor's other ids as text.
-    `audience` is what the cloud says, not what was asked for.
+    `audience` is what the cloud says, not what was asked for. `digest` is that of
+    the disk which the image's own tags state. `uid` is what the cloud gave this image
+    when it was made, and gives to no other one under the same `ref`, nor lets anybody
+    set; empty where `ref` is such a thing itself, or where there is none.
     """
 
     provider: str
@@ -157,6 +160,7 @@ class Image(Noun):
     state: ImageState = "available"
     audience: Audience = Audience()
     details: Mapping[str, str] = field(default_factory=dict)
+    uid: str = ""
 
     @property
     def reference(self) -> str:

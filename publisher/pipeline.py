@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
@@ -35,6 +36,8 @@ from publisher.settings import (
     Setting,
     complain,
     override,
+    parse_toml,
+    read_file,
     read_toml,
     show_key,
     suggest,
@@ -77,7 +80,8 @@ def load(
     PipelineError with everything that is wrong, UsageError for a malformed
     setting.
     """
-    reading = _Reading(read_toml(path), settings, environ, defaults)
+    data = read_file(path)
+    reading = _Reading(parse_toml(data, path), settings, environ, defaults)
     reading.refuse_unknown_sections()
     flavours = reading.flavours()
     attest = reading.attest(path.absolute().parent)
@@ -89,6 +93,7 @@ def load(
         path.absolute(),
         reading.expansion.redact,
         attest=attest,
+        digest=hashlib.sha256(data).hexdigest(),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from publisher import provider
@@ -13,7 +13,7 @@ from publisher.drawing import Drawing, Line, Target
 from publisher.errors import PipelineError
 from publisher.model import Noun, Spec
 from publisher.recipe import fingerprint
-from publisher.step import BUILT_AS, Step, key_in_file, step_key
+from publisher.step import BUILT_AS, ORIGIN, Step, key_in_file, step_key
 
 if TYPE_CHECKING:
     from publisher.flavours import Flavour, Pipeline
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUILT_AS",
+    "ORIGIN",
     "Plan",
     "Planned",
     "Step",
@@ -48,7 +49,9 @@ class Planned(Noun):
 @dataclass(frozen=True, slots=True)
 class Plan(Noun):
     """The steps of one release, each behind all that it needs. `left_out` are the
-    labels of the images that the pipeline has besides `flavours`."""
+    labels of the images that the pipeline has besides `flavours`. `origins` is what is
+    told of each build, by its step: the "pipeline" file and the "recipe", in which what
+    came from a variable stands as ${NAME}."""
 
     title: str
     name: str
@@ -57,6 +60,7 @@ class Plan(Noun):
     all_or_nothing: bool = True
     flavours: tuple[Planned, ...] = ()
     left_out: tuple[str, ...] = ()
+    origins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def step(self, identity: str) -> Step:
         return next(step for step in self.steps if step.id == identity)
@@ -79,6 +83,8 @@ def plan(pipeline: Pipeline, only: Sequence[str] = (), realm: str = "") -> Plan:
     checks = [check for _, _, line in drawn for check in line.checks()]
     fingerprints: dict[str, Mapping[str, Any]] = {}
     planned, sources = [], []
+    origins = {}
+    file = {"name": pipeline.path.name, "digest": {"sha256": pipeline.digest}}
     for flavour, targets, line in drawn:
         spec = flavour.spec()
         recipe = flavour.build.model_dump_json()
@@ -96,6 +102,7 @@ def plan(pipeline: Pipeline, only: Sequence[str] = (), realm: str = "") -> Plan:
             required=len(drawn) == 1 or any(target.required for target in targets),
             local={"directory": str(pipeline.directory)},
         )
+        origins[source] = {"pipeline": file, "recipe": _redacted(fingerprints[recipe], pipeline)}
         line.proofs(source, flavour.proofs)
         sources.append((line, source))
         planned.append(Planned(flavour.label, flavour.variant, spec.name, source))
@@ -111,6 +118,7 @@ def plan(pipeline: Pipeline, only: Sequence[str] = (), realm: str = "") -> Plan:
         any(flavour.release.all_or_nothing for flavour, _, _ in drawn),
         tuple(planned),
         pipeline.left_out,
+        origins,
     )
 
 
@@ -135,6 +143,16 @@ def _fingerprint(flavour: Flavour, pipeline: Pipeline) -> Mapping[str, Any]:
     except PipelineError as error:
         error.key = flavour.key(error.key)
         raise
+
+
+def _redacted(value: Any, pipeline: Pipeline) -> Any:
+    if isinstance(value, str):
+        return pipeline.redact(value)
+    if isinstance(value, Mapping):
+        return {name: _redacted(inner, pipeline) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(inner, pipeline) for inner in value]
+    return value
 
 
 def _origins(flavour: Flavour) -> str:

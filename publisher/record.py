@@ -12,7 +12,7 @@ from publisher import manifest, provenance
 from publisher.journal import Outcome
 from publisher.manifest import Flavour, Manifest, Timing
 from publisher.model import Audience, Image
-from publisher.plan import Plan, Planned, Step
+from publisher.plan import ORIGIN, Plan, Planned, Step
 from publisher.resolve import recorded_images
 
 
@@ -92,7 +92,7 @@ class _Reading:
             name=self.plan.name,
             version=self.plan.version,
             run=run,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             flavours=flavours,
             images=tuple(images.values()),
             audience={
@@ -133,7 +133,8 @@ class _Reading:
             data=disk["data"],
             label=planned.label,
             variant=planned.variant,
-            source=_source(source),
+            source=_source(source, disk),
+            origin=disk.get(ORIGIN, {}),
             evidence=tuple(disk.get("evidence", ())),
             by_hand=tuple(disk.get("by_hand", ())),
             references=tuple(dict.fromkeys(image.reference for image in images)),
@@ -154,9 +155,11 @@ class _Reading:
         return {**found, "rehearsals": rehearsals} if rehearsals else found
 
 
-def _source(step: Step) -> Mapping[str, Any]:
+def _source(step: Step, disk: Mapping[str, Any]) -> Mapping[str, Any]:
     """Where the disk came from."""
     if step.kind == "build":
-        source: Mapping[str, Any] = step.inputs["recipe"]["source"]
+        # the step's own inputs hold the values of variables, which may be secret
+        recipe = disk.get(ORIGIN, {}).get("recipe") or step.inputs["recipe"]
+        source: Mapping[str, Any] = recipe["source"]
         return source
     return {"migrated": step.inputs["reference"]}

@@ -3,8 +3,10 @@ where they agree."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from publisher.disks.store import Store
@@ -56,7 +58,7 @@ def broken(
     if outcome is None:
         return "not done yet" if not _changed(step, outcomes) else "its inputs changed"
     if step.kind in PROOFS:
-        return _outdone(step, outcome, outcomes, plan, store)
+        return _unproved(step, outcome, outcomes, plan, store)
     if step.kind in ("build", "download"):
         return "" if store.get(outcome.value["sha256"]) else "the disk left the store"
     if step.kind == "upload":
@@ -80,14 +82,28 @@ def broken(
     return ""
 
 
-def _outdone(
+def _unproved(
     step: Step, outcome: Outcome, outcomes: Mapping[str, Outcome], plan: Plan, store: Store
 ) -> str:
     """Why a proof has to be given again; never of a disk that would have to be made anew."""
     disk = outcomes.get(plan.step(step.needs[0]).key)
-    if step.kind != "rehearse" or disk is None or not store.get(disk.value["sha256"]):
+    if disk is None or not store.get(disk.value["sha256"]):
         return ""
-    return outdone(outcome.value)
+    if step.kind == "inventory":
+        return _changed_document(outcome)
+    return outdone(outcome.value) if step.kind == "rehearse" else ""
+
+
+def _changed_document(outcome: Outcome) -> str:
+    for document in outcome.value["documents"]:
+        path = Path(document["path"])
+        try:
+            same = hashlib.sha256(path.read_bytes()).hexdigest() == document["sha256"]
+        except OSError:
+            return f"{path.name} is gone"
+        if not same:
+            return f"{path.name} was changed"
+    return ""
 
 
 def _changed(step: Step, outcomes: Mapping[str, Outcome]) -> bool:

@@ -86,8 +86,13 @@ def complain(problems: Sequence[Problem], file: str) -> PipelineError:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The file as a dict. Raises PipelineError with line and column."""
+    return parse_toml(read_file(path), path)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a pipeline file. Raises PipelineError."""
     try:
-        text = path.read_bytes().decode()
+        return path.read_bytes()
     except FileNotFoundError:
         raise PipelineError(
             f"{path} does not exist", hint="give the path of a pipeline file"
@@ -96,10 +101,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise PipelineError(
             f"{path} is a directory", hint=f"did you mean {path / 'pipeline.toml'}?"
         ) from None
-    except UnicodeDecodeError as error:
-        raise PipelineError(f"{path} is not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise PipelineError(f"cannot read {path}: {error.strerror}") from None
+
+
+def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
+    """What was read from `path`, as a dict. Raises PipelineError with line and column."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path} is not UTF-8 text (byte {error.start})") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -14,6 +14,8 @@ from publisher.variants import origin
 
 ORIGINS = "origins"
 """Where `Step.local` has which key paths stand elsewhere in the file (variants.Merged)."""
+ORIGIN = "origin"
+"""In the outcome of a build: what it was made from (manifest.Flavour.origin)."""
 BUILT_AS = "built as"
 """The input of a build under which several images share their checkpoints: a disk's
 identifiers derive from it, so the first steps of all variants make the same bytes."""

@@ -14,7 +14,7 @@ from publisher.context import Context, Value, disk_of, spec_of
 from publisher.disks.store import Store
 from publisher.errors import ConflictError, ProviderError, UsageError
 from publisher.model import Audience, Disk, Finding, Image, Query, Severity, Spec, Upload
-from publisher.plan import BUILT_AS, Step, key_in_file
+from publisher.plan import BUILT_AS, ORIGIN, Step, key_in_file
 from publisher.recipe import Recipe
 from publisher.task import Task
 
@@ -89,7 +89,7 @@ def preview_build(
 def build(step: Step, context: Context, task: Task) -> Value:
     from publisher.build import build as build_disk
     from publisher.build import secrets
-    from publisher.build.builder import BY_HAND, EVIDENCE
+    from publisher.build.builder import BY_HAND, EVIDENCE, MATERIALS
     from publisher.proof.secrets.known import Known
 
     recipe = _recipe(step)
@@ -112,7 +112,8 @@ def build(step: Step, context: Context, task: Task) -> Value:
     )
     kept = {name: task.memory.get(name, []) for name in (EVIDENCE, BY_HAND)}
     traces = [trace.to_json() for trace in Known(own).keep()]
-    return {**disk_value(disk, spec), **kept, proofs.TRACES: traces}
+    origin = {**context.plan.origins[step.id], MATERIALS: task.memory.get(MATERIALS, {})}
+    return {**disk_value(disk, spec), **kept, ORIGIN: origin, proofs.TRACES: traces}
 
 
 def download(step: Step, context: Context, task: Task) -> Value:

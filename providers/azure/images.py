@@ -268,4 +268,6 @@ def image_of(
             "gallery": ref.gallery,
             "definition": ref.definition,
         },
+        # versions have no id besides their name; this is set once, and only by Azure
+        uid=version["properties"]["publishingProfile"].get("publishedDate", ""),
     )

@@ -65,6 +65,7 @@ def describe(api: Api, project: str, resource: Any, task: Task) -> Image:
             "architecture": resource.architecture,
             "guest_os_features": ",".join(sorted(f.type_ for f in resource.guest_os_features)),
         },
+        uid=str(resource.id),
     )
 
 

@@ -33,6 +33,9 @@ EVIDENCE = "evidence"
 """Where the task's memory holds what the checks of the last build showed."""
 BY_HAND = "by_hand"
 """Where it holds the steps before which the user changed the machine by hand."""
+MATERIALS = "materials"
+"""Where it holds the digests of what the source was, as far as they are only known when
+it is fetched: key path or URL ▶ digest."""
 MEMORY = 1024
 """MiB of the guest in which the steps run."""
 
@@ -52,7 +55,8 @@ def build(
     the digests of its files (recipe.fingerprint) when the build was planned.
 
     What the `check` steps showed is left in the task's memory as EVIDENCE, and
-    which steps were retried on a machine that the user could change as BY_HAND.
+    which steps were retried on a machine that the user could change as BY_HAND, and
+    what the source was as MATERIALS.
     `private` is handed the build's own keys, by name, that must not be on the disk.
     Installations, downloads and checkpoints are kept between builds: the machine
     is resumed behind the last step that did not change. A foreign disk without
@@ -117,6 +121,7 @@ def build(
                 evidence, by_hand = build.evidence, build.by_hand
             task.memory.set(EVIDENCE, list(evidence))
             task.memory.set(BY_HAND, list(by_hand))
+            task.memory.set(MATERIALS, sources.materials(recipe, resolved, installed))
             return disk
     finally:
         kept.prune()

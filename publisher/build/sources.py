@@ -18,7 +18,7 @@ from publisher.recipe import Recipe, bootable
 from publisher.task import Task
 from publisher.vm.arch import Platform
 
-__all__ = ["Work", "install", "prepare", "resolve"]
+__all__ = ["Work", "install", "materials", "prepare", "resolve"]
 
 
 def resolve(recipe: Recipe, directory: Path, task: Task) -> dict[str, Digest]:
@@ -36,6 +36,21 @@ def resolve(recipe: Recipe, directory: Path, task: Task) -> dict[str, Digest]:
         digest = originals.digest(original, directory, task, key)
         if digest is not None:
             found[name] = digest
+    return found
+
+
+def materials(
+    recipe: Recipe, resolved: Mapping[str, Digest], tree: debian.Installation | None
+) -> dict[str, str]:
+    """What the source was: key path or URL ▶ digest, such as "sha256:…". `resolved` and
+    `tree` are what `resolve` and `install` gave."""
+    section = f"build.source.{recipe.source.kind}"
+    found = {
+        section if name == "file" else f"{section}.{name}": str(digest)
+        for name, digest in resolved.items()
+    }
+    for url, digest in (tree.releases if tree is not None else {}).items():
+        found[url] = f"sha256:{digest}"
     return found
 
 

@@ -59,6 +59,20 @@ def verify(
     issuer: Annotated[
         str, typer.Option(help="Who vouches for it, with sigstore.", metavar="URL")
     ] = "",
+    release: Annotated[
+        str, typer.Option(help="The release that it must be of.", metavar="NAME@VERSION")
+    ] = "",
+    digest: Annotated[
+        list[str] | None,
+        typer.Option(help="A disk that must be in it; repeatable.", metavar="SHA256"),
+    ] = None,
+    require: Annotated[
+        str,
+        typer.Option(
+            help="Proofs that must have passed, by comma: lint, secrets, inventory, rehearsals.",
+            metavar="NAMES",
+        ),
+    ] = "",
     content: Annotated[bool, typer.Option("--bytes", help="Read every image back, too.")] = False,
     pipeline: Annotated[
         Path | None,
@@ -78,6 +92,9 @@ def verify(
         key,
         identity=identity,
         issuer=issuer,
+        release=release,
+        digests=digest or [],
+        required=require,
         content=content,
         pipeline=pipeline,
         settings=settings or [],

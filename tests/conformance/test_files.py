@@ -18,6 +18,7 @@ class TestFiles(ProviderContract):
     provider = Files
     options: ClassVar[Mapping[str, object]] = {"formats": ("qcow2", "raw")}
     size = 12 * MIB
+    identified = False
 
     def wrong_credentials(self, where: Path) -> Mapping[str, str]:
         return {"FSSPEC_SHELF_KEY": "wrong"}

@@ -98,9 +98,10 @@ class Nimbus:
 
     def _add(self, spec: Spec | Image, region: str, content: bytes) -> Image:
         with self.cloud.lock:
-            ref = f"{region}/img{self.cloud.made}"
+            uid = str(self.cloud.made)
             self.cloud.made += 1
-        image = Image(self.name, region, ref, spec.name, spec.version, spec.digest)
+        ref = f"{region}/img{uid}"
+        image = Image(self.name, region, ref, spec.name, spec.version, spec.digest, uid=uid)
         self.cloud.images[ref] = image
         self.cloud.bytes[ref] = content
         return image
@@ -141,7 +142,8 @@ class Nimbus:
         return [
             image
             for image in self.cloud.images.values()
-            if query.matches(name=image.name, version=image.version, digest=image.digest)
+            if image.region in self.own.regions
+            and query.matches(name=image.name, version=image.version, digest=image.digest)
         ]
 
     def delete(self, image: Image, task: Task) -> None:

@@ -307,7 +307,7 @@ def test_partitions_that_overlap_are_told(told: Mapping[str, Told]) -> None:
 def test_a_directory_that_holds_itself_is_told(told: Mapping[str, Told]) -> None:
     answer = told["looping_directory"]
     assert "secrets.private-key" not in rules(answer, "lint")
-    (gap,) = answer["inventory"]["gaps"]
+    *_, gap = answer["inventory"]["gaps"]  # behind that there is no list of packages
     assert "more than one place" in gap
 
 
@@ -349,7 +349,7 @@ def test_a_disk_whose_digest_takes_hours_is_refused_at_once(tmp_path: Path) -> N
 
 def test_packages_without_end_are_a_gap(told: Mapping[str, Told]) -> None:
     for name in ("dpkg_without_end", "rpm_without_end", "rpm_of_one_header"):
-        (gap,) = told[name]["inventory"]["gaps"]
+        gap, *_ = told[name]["inventory"]["gaps"]
         assert gap.startswith(f"packages of {name.partition('_')[0]}: "), gap
 
 
@@ -363,7 +363,7 @@ def test_xfs_without_end_is_told(told: Mapping[str, Told]) -> None:
     text = said(answer, "lint", "lint.unreadable")
     assert "the checksum of inode" in text
     assert "outside of the file system" in text
-    (gap,) = answer["inventory"]["gaps"]
+    *_, gap = answer["inventory"]["gaps"]  # behind that there is no list of packages
     assert "/srv/again" in gap
 
 

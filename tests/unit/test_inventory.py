@@ -17,6 +17,7 @@ from publisher.disks import raw
 from publisher.errors import UsageError
 from publisher.proof import inventory
 from publisher.proof.inventory import Inventory
+from publisher.proof.inventory.languages import Unread
 from publisher.proof.inventory.licenses import identifier, parts
 from publisher.task import detached
 from tests.unit.ext_disk import ext_disk
@@ -69,7 +70,7 @@ DEBIAN: Mapping[str, str] = {
     "/srv/app/node_modules/@me/left/package.json": json.dumps(
         {"name": "@me/left", "version": "1.0.0", "license": "ISC", "author": {"name": "Me"}}
     ),
-    "/srv/app/node_modules/broken/package.json": "{",
+    "/srv/app/node_modules/nameless/package.json": '{"type": "module"}',
     "/srv/app/package.json": json.dumps({"name": "the-app-itself", "version": "1.0.0"}),
 }
 
@@ -105,6 +106,119 @@ def test_python_and_node_wherever_they_are_but_not_twice(debian: Inventory) -> N
     assert others == ["pkg:npm/%40me/left@1.0.0", "pkg:pypi/old@1.5", "pkg:pypi/own-thing@1.5"]
     assert debian.counts == {"deb": 2, "npm": 1, "pypi": 2}
     assert debian.gaps == ()
+
+
+STATES = (
+    "install ok installed",
+    "hold ok installed",
+    "install ok unpacked",
+    "install ok half-configured",
+    "install reinstreq half-installed",
+    "install ok triggers-awaited",
+    "install ok triggers-pending",
+    "deinstall ok config-files",
+    "purge ok not-installed",
+)
+
+
+def test_what_dpkg_has_not_finished_is_on_the_disk_too(tmp_path: Path) -> None:
+    status = "".join(
+        f"Package: p{number}\nStatus: {state}\nVersion: 1\n\n"
+        for number, state in enumerate(STATES)
+    )
+    found = listed(tmp_path, {"/etc/os-release": RELEASE, "/var/lib/dpkg/status": status})
+    assert [c.name for c in found.components] == [f"p{number}" for number in range(7)]
+
+
+def test_packages_of_python_and_node_in_all_their_forms(tmp_path: Path) -> None:
+    conda = {"name": "numpy", "version": "2.0", "build": "py312_0", "license": "BSD-3-Clause"}
+    left = json.dumps({"name": "left", "version": "1.0.0"})
+    found = listed(
+        tmp_path,
+        {
+            **{name: DEBIAN[name] for name in ("/etc/os-release", "/var/lib/dpkg/status")},
+            "/opt/Old-1.5-py3.11.egg/EGG-INFO/PKG-INFO": METADATA.format("old"),
+            "/opt/conda/conda-meta/numpy-2.0.json": json.dumps(conda),
+            "/opt/conda/conda-meta/history": "==>",
+            "/opt/app/node_modules/left/package.json": b"\xef\xbb\xbf" + left.encode(),
+        },
+    )
+    assert [c.purl for c in found.components if c.kind != "deb"] == [
+        "pkg:conda/numpy@2.0?build=py312_0",
+        "pkg:npm/left@1.0.0",
+        "pkg:pypi/old@1.5",
+    ]
+    assert found.gaps == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/opt/app/node_modules/x/package.json", b"{"),
+        ("/opt/app/node_modules/x/package.json", b"[1]"),
+        ("/opt/app/node_modules/x/package.json", "{}".encode("utf-16")),
+        ("/opt/app/node_modules/x/package.json", b"[" * 100_000),
+        ("/opt/v/site-packages/x-1.dist-info/METADATA", b"Name: x\n\n"),
+        ("/opt/zipped-1.0-py3.11.egg", b"PK\3\4 whatever"),
+        ("/opt/conda/conda-meta/x-1.json", b'{"name": "x"}'),
+    ],
+)
+def test_what_should_describe_a_package_and_does_not_is_a_gap(
+    tmp_path: Path, path: str, content: bytes
+) -> None:
+    system = {name: DEBIAN[name] for name in ("/etc/os-release", "/var/lib/dpkg/status")}
+    found = listed(tmp_path, {**system, path: content})
+    assert found.gaps == (f"no package can be read from {path}",)
+
+
+def test_a_gap_does_not_name_files_without_end() -> None:
+    unread = Unread()
+    for number in range(30):
+        unread.add(f"/{number}")
+    (told,) = unread.told()
+    assert told.endswith(", /19 and 10 more")
+
+
+def test_every_place_of_a_package_is_told(tmp_path: Path) -> None:
+    places = tuple(f"/opt/{n}/site-packages/x-1.5.dist-info/METADATA" for n in ("a", "b"))
+    found = listed(tmp_path, {**DEBIAN, **dict.fromkeys(places, METADATA.format("x"))})
+    (one,) = (c for c in found.components if c.name == "x")
+    assert one.paths == places
+    bom = json.loads(inventory.document(found, "cyclonedx"))
+    (shown,) = (c for c in bom["components"] if c["name"] == "x")
+    assert shown["evidence"]["occurrences"] == [{"location": place} for place in places]
+    spdx = json.loads(inventory.document(found, "spdx"))
+    (shown,) = (p for p in spdx["packages"] if p["name"] == "x")
+    assert shown["sourceInfo"] == f"described in {', '.join(places)}"
+
+
+@pytest.mark.parametrize(
+    ("release", "told"),
+    [
+        ("ID=debian\n", "packages of dpkg: debian keeps a list"),
+        ('ID=rocky\nID_LIKE="rhel centos fedora"\n', "packages of rpm: rocky keeps a list"),
+        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "packages of rpm: opensuse-leap keeps"),
+        ("ID=alpine\n", "packages of apk: alpine keeps a list"),
+        ("ID=arch\n", "there is no list of packages of dpkg, rpm or apk"),
+    ],
+)
+def test_a_system_whose_list_of_packages_is_gone_is_not_complete(
+    tmp_path: Path, release: str, told: str
+) -> None:
+    found = listed(tmp_path, {"/etc/os-release": release, "/etc/fstab": ""})
+    assert found.components == ()
+    (gap,) = found.gaps
+    assert gap.startswith(told)
+    bom = json.loads(inventory.document(found, "cyclonedx"))
+    assert bom["compositions"][0]["aggregate"] == "incomplete"
+
+
+def test_the_list_of_another_manager_does_not_stand_for_the_distributions_own(
+    tmp_path: Path,
+) -> None:
+    found = listed(tmp_path, {**DEBIAN, "/etc/os-release": "ID=fedora\n"})
+    assert found.counts["deb"] == 2
+    assert [gap.partition(":")[0] for gap in found.gaps] == ["packages of rpm"]
 
 
 APK = """\
@@ -205,6 +319,23 @@ def ndb(_: Path) -> bytes:
     return bytes(pages) + blobs
 
 
+def test_what_rpm_has_only_written_into_the_log_of_its_database_counts(tmp_path: Path) -> None:
+    """A write-ahead log, as a machine leaves it that was not shut down."""
+    path = tmp_path / "rpmdb.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)")
+    database.commit()
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.execute("INSERT INTO Packages (blob) VALUES (?)", (BASH,))
+    database.commit()
+    files = {f"/var/lib/rpm/{p.name}": p.read_bytes() for p in tmp_path.glob("rpmdb.sqlite*")}
+    database.close()
+    assert len(files["/var/lib/rpm/rpmdb.sqlite-wal"]) > 0
+    found = listed(tmp_path, {**FEDORA, **files})
+    assert [c.name for c in found.components if c.kind == "rpm"] == ["bash"]
+
+
 @pytest.mark.parametrize(
     ("path", "content"),
     [("/usr/lib/sysimage/rpm/rpmdb.sqlite", sqlite), ("/var/lib/rpm/Packages.db", ndb)],
@@ -222,12 +353,13 @@ def test_packages_of_rpm(tmp_path: Path, path: str, content: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "content", "why"),
     [
-        ("/var/lib/rpm/Packages", b"\0" * 64, "Berkeley DB"),
+        ("/var/lib/rpm/Packages", b"\0" * 64, "is no hash of Berkeley DB"),
+        ("/var/lib/rpm/Packages", b"", "packages of rpm"),
         ("/var/lib/rpm/rpmdb.sqlite", b"SQLite format 3\0" + b"\xff" * 500, "can't be read"),
         ("/var/lib/rpm/Packages.db", b"RpmP" + b"\xff" * 5000, "no database of rpm"),
         ("/var/lib/rpm/Packages.db", b"RpmP", "packages of rpm"),
     ],
-    ids=["Berkeley DB", "damaged SQLite", "damaged ndb", "cut short"],
+    ids=["no Berkeley DB", "empty", "damaged SQLite", "damaged ndb", "cut short"],
 )
 def test_what_can_not_be_read_is_a_gap_and_never_silence(
     tmp_path: Path, path: str, content: bytes, why: str

@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from publisher import events, proofs, provenance, provider, run, steps
+from publisher.attesting import Attest
 from publisher.cli.attesting import sign_run
+from publisher.cli.main import run as command
 from publisher.cli.releases import options_of
 from publisher.context import Context
 from publisher.errors import PipelineError, ProofError, PublishError
@@ -25,6 +27,7 @@ from publisher.manifest import Manifest
 from publisher.model import MIB, Disk, Finding, Severity, Spec
 from publisher.pipeline import load
 from publisher.plan import Plan, Step, plan
+from publisher.proof import attest
 from publisher.proof.guest import Guest, Look
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rehearse import Claim, Rehearsal, Status
@@ -294,6 +297,37 @@ def test_a_killed_run_leaves_no_overlays(world: World, monkeypatch: pytest.Monke
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("harm", ["gone", "changed"])
+def test_a_document_that_does_not_hold_is_written_again_and_nothing_else(
+    world: World, harm: str
+) -> None:
+    def documents() -> Mapping[str, str]:
+        (flavour,) = world.publish().flavours
+        return {d["path"]: d["sha256"] for d in flavour.proofs["inventory"]["documents"]}
+
+    before = documents()
+    path = Path(max(before))
+    whole = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_text("{}")
+    assert documents() == before
+    assert path.read_bytes() == whole
+    assert [cloud.calls.count("upload") for cloud in CLOUDS.values()] == [1, 1]
+    assert len(world.rehearsed) == 1
+
+
+def test_a_document_without_its_disk_costs_no_other_disk(world: World) -> None:
+    (flavour,) = world.publish().flavours
+    path = Path(flavour.proofs["inventory"]["documents"][0]["path"])
+    path.unlink()
+    for disk in (world.directory / "state").rglob("*.raw"):
+        disk.unlink()
+    drawn = run.preview(world.plan(), state=world.directory / "state")
+    assert {p.step.id: p.action for p in drawn}["build"] == "reuse"
+
+
 def test_a_failed_rehearsal_keeps_every_byte_here(world: World) -> None:
     world.failing = "sshd refuses"
     with pytest.raises(
@@ -409,14 +443,17 @@ def test_an_optional_clouds_failed_rehearsal_keeps_only_that_cloud(world: World)
     assert "upload" not in CLOUDS["cumulus"].calls
 
 
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
+def new_key(path: Path) -> Path:
     private = Ed25519PrivateKey.generate()
-    path = tmp_path / "key.pem"
     path.write_bytes(
         private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
     return path
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    return new_key(tmp_path / "key.pem")
 
 
 def test_a_release_is_signed_once_by_whom_the_pipeline_names(world: World, key: Path) -> None:
@@ -431,6 +468,39 @@ def test_a_release_is_signed_once_by_whom_the_pipeline_names(world: World, key: 
     assert signed is not None
     assert "PRIVATE" not in signed.read_text()
     assert sign_run(made, wanted, state=state) is None
+    assert sign_run(world.publish(), wanted, state=state) is None
+
+
+@pytest.mark.parametrize("harm", ["emptied", "cut", "of another release", "older key"])
+def test_a_signed_file_that_does_not_hold_is_signed_anew(
+    world: World, key: Path, tmp_path: Path, harm: str
+) -> None:
+    made, state = world.publish(), world.directory / "state"
+    signed = sign_run(made, Attest(key=str(key)), state=state)
+    assert signed is not None
+    whole, wanted = signed.read_bytes(), Attest(key=str(key))
+    if harm == "emptied":
+        signed.write_bytes(b"")
+    elif harm == "cut":
+        signed.write_bytes(whole.splitlines(keepends=True)[0])
+    elif harm == "of another release":
+        sign_run(replace(made, run="other"), wanted, state=state)
+    else:
+        wanted = Attest(key=str(new_key(tmp_path / "new.pem")))
+    assert sign_run(made, wanted, state=state) == signed
+    assert attest.read_own(signed.read_bytes(), attest.Signing(wanted.key))
+    assert (signed.read_bytes() == whole) == (harm != "older key")
+
+
+def test_a_run_signs_what_it_publishes(
+    world: World, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBLISH_STATE_DIR", str(world.directory / "state"))
+    path = world.directory / "pipeline.toml"
+    path.write_text(FILE + f'[attest]\nkey = "{key.name}"\n')
+    assert command(["run", str(path), "--plain"]) == 0
+    (signed,) = world.directory.rglob("attestation.intoto.jsonl")
+    assert attest.read(attest.read_own(signed.read_bytes(), attest.Signing(str(key)))).name == "web"
 
 
 def test_a_key_that_is_missing_is_told_before_anything_runs(world: World) -> None:

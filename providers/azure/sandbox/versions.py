@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from providers.azure.sandbox.gallery_resources import VERSION, GalleryResources, security_type
@@ -48,7 +49,7 @@ class Versions(GalleryResources):
         size = self._state.blobs.open(blob).size - vhd.FOOTER
         entry = self._new(id_, VERSION, place, body, properties, blob=blob)
         entry.properties["storageProfile"]["osDiskImage"]["sizeInGB"] = -(-size // GIB)
-        entry.properties["publishingProfile"]["publishedDate"] = "2026-01-01T00:00:00Z"
+        entry.properties["publishingProfile"]["publishedDate"] = _now()
         _set_regions(entry, regions)
         entry.then["regions"] = regions
         return self._begin(request, entry, 201)
@@ -131,6 +132,10 @@ class Versions(GalleryResources):
         if self._operations.busy(entry) and not entry.leaving:
             raise Refused(409, "Conflict", f"Image version {entry.body['name']} is being changed.")
         return self._leave(request, entry)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 def _regions(properties: dict[str, Any], place: str) -> list[str]:

@@ -89,6 +89,11 @@ def public_key(key: str) -> Key:
         raise UsageError(f"{key} holds no public key in PEM") from error
 
 
+def own_public_key(key: str, passphrase: str | None) -> Key:
+    """The public half of a key that signs. Raises as `signer` does."""
+    return _imported(key)[1] if is_kms(key) else signer(key, passphrase).public_key
+
+
 def _read(path: str) -> bytes:
     try:
         return Path(path).expanduser().read_bytes()

@@ -6,11 +6,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from publisher.errors import HostError, ProofError
 from publisher.proof.attest import keys, sigstore
 from publisher.proof.attest.statement import payload
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key
 
 PAYLOAD = "application/vnd.in-toto+json"
 SIGSTORE = "sigstore"
@@ -62,9 +65,21 @@ def _enveloped(documents: Iterable[bytes], by: Signing) -> Iterator[str]:
 def read_signed(data: bytes, by: Signing) -> list[Mapping[str, Any]]:
     """The statements in such a file. Raises ProofError where one is not signed by
     `by`, was changed since, or is none."""
+    if by.key == SIGSTORE:
+        return _read(data, sigstore.Verifier(by.identity, by.issuer))
+    return _read(data, _by_key(keys.public_key(by.key), by.key))
+
+
+def read_own(data: bytes, by: Signing) -> list[Mapping[str, Any]]:
+    """The same for who signs with `by`. What Sigstore would vouch for is only known when
+    it does, so of its bundles nothing but the content is looked at."""
+    if by.key == SIGSTORE:
+        return _read(data, sigstore.content)
+    return _read(data, _by_key(keys.own_public_key(by.key, by.passphrase), by.key))
+
+
+def _read(data: bytes, check: Callable[[bytes], tuple[str, bytes]]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
-    check: Callable[[bytes], tuple[str, bytes]]
-    check = sigstore.Verifier(by.identity, by.issuer) if by.key == SIGSTORE else _by_key(by.key)
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip():
             continue
@@ -83,8 +98,7 @@ def read_signed(data: bytes, by: Signing) -> list[Mapping[str, Any]]:
     return found
 
 
-def _by_key(key: str) -> Callable[[bytes], tuple[str, bytes]]:
-    public = keys.public_key(key)
+def _by_key(public: Key, key: str) -> Callable[[bytes], tuple[str, bytes]]:
     from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import UnverifiedSignatureError
     from securesystemslib.signer import Signature

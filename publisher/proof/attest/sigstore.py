@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import json
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -38,6 +40,12 @@ def sign(documents: Iterable[bytes]) -> list[str]:
         raise HostError(
             f"Sigstore did not sign: {error}", hint="run the same command again"
         ) from error
+
+
+def content(line: bytes) -> tuple[str, bytes]:
+    """(type, payload) of a bundle, whoever signed it."""
+    envelope = json.loads(line)["dsseEnvelope"]
+    return envelope["payloadType"], base64.b64decode(envelope["payload"])
 
 
 class Verifier:

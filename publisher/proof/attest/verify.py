@@ -1,18 +1,18 @@
-"""The statements against the clouds: does each image exist, is it of that disk, and
-open to exactly whom it says?"""
+"""The statements against the clouds: does each image exist, is it the very one, of that
+disk, and open to exactly whom it says? Are there others that pass for it?"""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publisher.disks import raw
 from publisher.errors import ProofError, ProviderError
 from publisher.model import Disk, Image, Noun, Query
-from publisher.proof.attest.statement import Subject
+from publisher.proof.attest.subject import Subject, title
 from publisher.provider import Provider, Source
 from publisher.task import Task
 
@@ -33,32 +33,50 @@ def verify(
     *,
     content: bool = False,
     scratch: Path | None = None,
+    regions: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Line]:
-    """One line for each image, in their order; never raises for what differs.
+    """One line for each image, in their order, then one for each that has the name and
+    version of one of them and is none; never raises for what differs.
 
     `connect` gives the provider in which an image is to be found. `content`: also
-    read each image back and compare its bytes; needs room in `scratch`.
+    read each image back and compare its bytes; needs room in `scratch`. `regions` are,
+    by provider, where to look for others besides the images' own.
     """
-    for subject in subjects:
-        if not subject.provider:
-            continue
+    images = [subject for subject in subjects if subject.provider]
+    others: dict[tuple[str, str, str], Image] = {}
+    for subject in images:
         task.check()
         task.phase(f"looking at {subject.name}")
         provider = connect(subject)
         try:
-            image = _find(subject, provider, task)
+            found = _namesakes(subject, provider, task)
         except ProviderError as error:
             yield Line(subject.name, "", f"can't be asked about: {error}")
             continue
+        others.update({(image.provider, *image.place): image for image in found})
+        image = others.get(subject.place)
         if image is None:
             yield Line(subject.name, "", "it does not exist (any more)")
             continue
         differs = _compare(subject, image)
-        checked = "digest, state, audience"
+        checked = f"{'identity, ' if subject.uid else ''}stated digest, state, audience"
         if content and not differs:
             checked += ", content"
             differs = _read_back(subject, provider, scratch, task)
         yield Line(subject.name, checked, differs)
+    for probe in _elsewhere(images, regions or {}):
+        task.phase(f"looking for others in {probe.region}")
+        try:
+            found = _namesakes(probe, connect(probe), task)
+        except ProviderError as error:
+            yield Line(f"{probe.provider} in {probe.region}", "", f"can't be asked: {error}")
+            continue
+        others.update({(image.provider, *image.place): image for image in found})
+    ours = {subject.place for subject in images}
+    for place, image in others.items():
+        if place not in ours:
+            told = f"it is named {image.name} {image.version}, and no statement names it"
+            yield Line(title(image), "", told)
 
 
 def refuse(lines: Sequence[Line]) -> None:
@@ -74,18 +92,34 @@ def refuse(lines: Sequence[Line]) -> None:
         raise ProofError("the attestation names no image in any cloud")
 
 
-def _find(subject: Subject, provider: Provider, task: Task) -> Image | None:
-    """The image by its reference: what is looked for has the name and version, and
-    another digest must be seen, so that is not asked for."""
-    query = Query(name=subject.image, version=subject.version)
-    found = provider.find(query, task)
-    return next((i for i in found if i.place == (subject.ref, subject.region)), None)
+def _namesakes(subject: Subject, provider: Provider, task: Task) -> Sequence[Image]:
+    """All of that name and version: another digest must be seen, so that is not asked for."""
+    return provider.find(Query(name=subject.image, version=subject.version), task)
+
+
+def _elsewhere(
+    images: Sequence[Subject], regions: Mapping[str, Sequence[str]]
+) -> Iterator[Subject]:
+    """The images as if they were in further regions, each name and version once."""
+    seen = {(s.provider, s.region, s.image, s.version) for s in images}
+    for subject in images:
+        for region in regions.get(subject.provider, ()):
+            probe = replace(subject, region=region)
+            key = (probe.provider, region, probe.image, probe.version)
+            if key not in seen:
+                seen.add(key)
+                yield probe
 
 
 def _compare(subject: Subject, image: Image) -> str:
     """What differs, in words."""
+    if subject.uid and image.uid != subject.uid:
+        return (
+            f"it is another one under the same reference: {image.uid or 'unknown'}, "
+            f"not {subject.uid}"
+        )
     if image.digest != subject.digest:
-        return f"it was made of the disk {image.digest[:12]}…, not of {subject.digest[:12]}…"
+        return f"its tags state the disk {image.digest[:12]}…, not {subject.digest[:12]}…"
     if image.state != "available":
         return f"it is {image.state}"
     if image.audience.kind != subject.audience.kind:

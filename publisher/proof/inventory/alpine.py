@@ -41,7 +41,7 @@ def components(tree: Tree, system: System) -> Iterator[Component]:
             tuple(sorted(set(licenses.parts(fields.get("L", ""))))),
             parseaddr(fields.get("m", ""))[0],
             fields.get("U", ""),
-            path,
+            (path,),
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from publisher.model import Disk
@@ -18,6 +19,7 @@ from publisher.proof.inspect.tree import Tree
 from publisher.proof.inspect.xfs import Xfs
 from publisher.proof.inventory import alpine, debian, languages, rpm
 from publisher.proof.inventory.component import Component, Inventory, System
+from publisher.proof.inventory.languages import Unread
 from publisher.task import Task
 
 _Manager: TypeAlias = tuple[
@@ -28,6 +30,13 @@ _MANAGERS: tuple[_Manager, ...] = (
     ("rpm", rpm.components, rpm.owned),
     ("apk", alpine.components, alpine.owned),
 )
+_USES: Mapping[str, str] = {
+    **dict.fromkeys(("debian", "ubuntu"), "dpkg"),
+    **dict.fromkeys(("fedora", "rhel", "centos", "suse", "opensuse", "sles", "amzn"), "rpm"),
+    **dict.fromkeys(("mariner", "azurelinux", "photon", "openEuler", "mageia"), "rpm"),
+    **dict.fromkeys(("alpine", "wolfi", "chainguard"), "apk"),
+}
+"""Which manager a distribution has, by ID or ID_LIKE in its os-release."""
 PACKAGES_MOST = 100_000
 """All of Debian's for one architecture are fewer."""
 _BROKEN = (Unreadable, struct.error, ValueError, LookupError, RecursionError)
@@ -44,36 +53,71 @@ def collect(disk: Disk, task: Task) -> Inventory:
     budget = Budget(check=task.check)
     storage = RawFile(disk.path, budget, disk.size)
     system, gaps, written = System(), list[str](), 0
-    found: dict[str, Component] = {}
+    found = _Found()
     try:
         inspection = Inspection(storage, budget)
         tree = inspection.tree()
         written = _written(inspection)
         system = _system(tree)
         owned: set[str] = set()
+        seen: set[str] = set()
         for name, components, paths in _MANAGERS:
             try:
                 for component in components(tree, system):
-                    found[component.purl] = component
-                    _refuse_more(found)
+                    found.add(component)
+                    seen.add(name)
                 owned.update(path for path in paths(tree) if languages.describes(path))
             except _BROKEN as error:
                 gaps.append(f"packages of {name}: {error}")
-        for component in languages.components(tree, frozenset(owned)):
-            found.setdefault(component.purl, component)
-            _refuse_more(found)
+                seen.add(name)
+        gaps += _missing(system, seen)
+        unread = Unread()
+        for component in languages.components(tree, frozenset(owned), unread):
+            found.add(component)
+        gaps += unread.told()
     except _BROKEN as error:
         gaps.append(str(error))
     finally:
         storage.close()
-    listed = tuple(found[purl] for purl in sorted(found))
+    listed = found.listed()
     counts = dict(sorted(Counter(component.kind for component in listed).items()))
     return Inventory(disk.sha256, disk.size, system, listed, tuple(gaps), written, counts)
 
 
-def _refuse_more(found: Collection[str]) -> None:
-    if len(found) > PACKAGES_MOST:
-        raise Damaged(f"there are more than {PACKAGES_MOST}")
+class _Found:
+    """Components by package URL, each with all places where it is described."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Component] = {}
+        self._paths: dict[str, dict[str, None]] = {}
+        self._places = 0
+
+    def add(self, component: Component) -> None:
+        """Raises Damaged where there are too many."""
+        self._places += 1
+        if self._places > PACKAGES_MOST:
+            raise Damaged(f"there are more than {PACKAGES_MOST}")
+        self._known.setdefault(component.purl, component)
+        paths = self._paths.setdefault(component.purl, {})
+        paths.update(dict.fromkeys(component.paths))
+
+    def listed(self) -> tuple[Component, ...]:
+        """Sorted by package URL."""
+        return tuple(
+            replace(self._known[purl], paths=tuple(self._paths[purl]))
+            for purl in sorted(self._known)
+        )
+
+
+def _missing(system: System, seen: Collection[str]) -> Iterator[str]:
+    """The package managers that must have a database here, and have none. `seen` are
+    those that listed something, or whose gap is told already."""
+    likely = (system.id, *system.like.split())
+    wanted = next((_USES[name] for name in likely if name in _USES), "")
+    if wanted and wanted not in seen:
+        yield f"packages of {wanted}: {system.id} keeps a list of them, and it is not there"
+    elif not seen:
+        yield "there is no list of packages of dpkg, rpm or apk"
 
 
 def _system(tree: Tree) -> System:
@@ -86,6 +130,7 @@ def _system(tree: Tree) -> System:
         values.get("VERSION_ID", ""),
         values.get("PRETTY_NAME", ""),
         values.get("VERSION_CODENAME", ""),
+        values.get("ID_LIKE", ""),
     )
 
 

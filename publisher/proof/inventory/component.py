@@ -11,12 +11,14 @@ from publisher.model import Noun
 
 @dataclass(frozen=True, slots=True)
 class System(Noun):
-    """The operating system, as its os-release says; empty where there is none."""
+    """The operating system, as its os-release says; empty where there is none. `like`
+    are the ids of those that it derives from, with spaces between them."""
 
     id: str = ""
     version: str = ""
     title: str = ""
     codename: str = ""
+    like: str = ""
 
     @property
     def distro(self) -> str:
@@ -28,7 +30,7 @@ class System(Noun):
 class Component(Noun):
     """One installed package. `purl` is its package URL and tells it from all others;
     `licenses` are SPDX identifiers where the package's own names are known to be
-    such, else those names; `path` is where it is described on the disk."""
+    such, else those names; `paths` are where it is described on the disk."""
 
     kind: str
     name: str
@@ -37,11 +39,12 @@ class Component(Noun):
     licenses: tuple[str, ...] = ()
     supplier: str = ""
     homepage: str = ""
-    path: str = ""
+    paths: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{**data, "licenses": tuple(data.get("licenses", ()))})
+        lists = {name: tuple(data.get(name, ())) for name in ("licenses", "paths")}
+        return cls(**{**data, **lists})
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,8 @@ def _component(component: Component) -> Mapping[str, Any]:
         made["licenses"] = [{"license": _license(name)} for name in component.licenses]
     if _IRI.fullmatch(component.homepage):
         made["externalReferences"] = [{"type": "website", "url": component.homepage}]
-    if component.path:
-        made["evidence"] = {"occurrences": [{"location": component.path}]}
+    if component.paths:
+        made["evidence"] = {"occurrences": [{"location": path} for path in component.paths]}
     return made
 
 

@@ -14,7 +14,8 @@ from publisher.proof.inventory.component import Component, System
 STATUS = "/var/lib/dpkg/status"
 _PARTS = "/var/lib/dpkg/status.d"
 _INFO = "/var/lib/dpkg/info"
-
+_ABSENT = ("config-files", "not-installed")
+"""The states, of those in dpkg(1), in which a package's own files are not there."""
 
 _FIELDS = frozenset(
     {
@@ -48,7 +49,7 @@ def components(tree: Tree, system: System) -> Iterator[Component]:
     for source in sources:
         for fields in stanzas(tree.text(source)):
             state = fields.get("Status", "install ok installed").split()
-            if "Package" in fields and state and state[-1] in ("installed", "triggers-pending"):
+            if "Package" in fields and state and state[-1] not in _ABSENT:
                 yield _component(tree, system, fields, source)
 
 
@@ -69,7 +70,7 @@ def _component(tree: Tree, system: System, fields: dict[str, str], path: str) ->
         tuple(_licenses(tree, name)),
         parseaddr(fields.get("Maintainer", ""))[0],
         fields.get("Homepage", ""),
-        path,
+        (path,),
     )
 
 

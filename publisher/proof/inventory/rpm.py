@@ -1,5 +1,4 @@
-"""Packages of rpm: its databases in SQLite and ndb. Those in Berkeley DB (before
-Fedora 33 and Enterprise Linux 9) have no reader with a permissive licence here."""
+"""Packages of rpm: its databases in SQLite, ndb and Berkeley DB."""
 
 from __future__ import annotations
 
@@ -15,9 +14,9 @@ from pathlib import Path
 from packageurl import PackageURL
 
 from publisher.model import MIB
-from publisher.proof.inspect.budget import Damaged, Unreadable
+from publisher.proof.inspect.budget import Damaged
 from publisher.proof.inspect.tree import Tree
-from publisher.proof.inventory import licenses
+from publisher.proof.inventory import berkeley, licenses
 from publisher.proof.inventory.component import Component, System
 
 DIRECTORIES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm")
@@ -55,17 +54,14 @@ class Header:
 
 
 def headers(tree: Tree) -> Iterator[Header]:
-    """One for each installed package. Raises Unreadable for Berkeley DB."""
+    """One for each installed package."""
     for directory in DIRECTORIES:
-        for name, reader in (("rpmdb.sqlite", _sqlite), ("Packages.db", _ndb)):
+        for name, reader in _READERS:
             path = f"{directory}/{name}"
             if tree.is_file(path):
                 for blob in reader(tree, path):
                     yield _header(blob)
                 return
-    for directory in DIRECTORIES:
-        if tree.is_file(f"{directory}/Packages"):
-            raise Unreadable(f"{directory}/Packages is a Berkeley DB, which is not read here")
 
 
 def _sqlite(tree: Tree, path: str) -> Iterator[bytes]:
@@ -101,15 +97,28 @@ def _copied(tree: Tree, path: str, *more: str) -> Iterator[Path]:
         yield copy
 
 
+@contextlib.contextmanager
+def _mapped(tree: Tree, path: str) -> Iterator[mmap.mmap]:
+    with _copied(tree, path) as copy, copy.open("rb") as file:
+        size = copy.stat().st_size
+        if not size:  # there are no maps of nothing
+            raise Damaged(f"{path} is empty")
+        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
 def _ndb(tree: Tree, path: str) -> Iterator[bytes]:
     """rpm's lib/backend/ndb/rpmpkg.c: slots of 16 bytes, blobs in blocks of 16."""
-    with (
-        _copied(tree, path) as copy,
-        copy.open("rb") as file,
-        # there are no maps of nothing
-        mmap.mmap(file.fileno(), max(1, copy.stat().st_size), access=mmap.ACCESS_READ) as data,
-    ):
+    with _mapped(tree, path) as data:
         yield from _blobs(data, path)
+
+
+def _berkeley(tree: Tree, path: str) -> Iterator[bytes]:
+    with _mapped(tree, path) as data:
+        yield from berkeley.values(data, path, _HEADER_MOST)
+
+
+_READERS = (("rpmdb.sqlite", _sqlite), ("Packages.db", _ndb), ("Packages", _berkeley))
 
 
 def _blobs(data: mmap.mmap, path: str) -> Iterator[bytes]:

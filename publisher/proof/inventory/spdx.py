@@ -101,6 +101,6 @@ def _package(component: Component) -> Mapping[str, Any]:
         made["supplier"] = f"Organization: {component.supplier}"
     if _URL.fullmatch(component.homepage):
         made["homepage"] = component.homepage
-    if component.path:
-        made["sourceInfo"] = f"described in {component.path}"
+    if component.paths:
+        made["sourceInfo"] = f"described in {', '.join(component.paths)}"
     return made
