@@ -53,4 +53,9 @@ class Rehearse(Section):
         description="Boot a second machine beside the first, of the cloud's other kind where it "
         "has one, to find what both would share.",
     )
+    rerun: bool | None = Field(
+        None,
+        description="Then boot the first machine's own disk as another instance, to see that "
+        "first-boot work runs again; by default only where guests do not run emulated.",
+    )
     checks: tuple[Check, ...] = Field((), description="Commands of your own, run in the guest.")

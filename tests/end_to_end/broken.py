@@ -624,6 +624,7 @@ class Boots:
     cloud: str
     claim: str
     words: str
+    rerun: bool = False
 
 
 def stalled_waagent(bench: Workbench) -> None:
@@ -667,6 +668,14 @@ BOOTS: tuple[Boots, ...] = (
         "azure",
         "network",
         "walinuxagent.service is to set the machine up, and asked the cloud for nothing",
+    ),
+    Boots(
+        "host keys that stay on a copied machine",
+        write("/etc/cloud/cloud.cfg.d/99-keys.cfg", "ssh_deletekeys: false\n"),
+        "aws",
+        "rerun",
+        "/etc/cloud/cloud.cfg.d/99-keys.cfg, line 1, keeps ssh host keys",
+        rerun=True,
     ),
 )
 """What no reading of the disk shows."""

@@ -24,7 +24,8 @@ _ASKED = (
     "{run = 'cat /sys/class/dmi/id/product_name', output = '^Google Compute E', on = ['gcp']}",
     "{run = 'ls /sys/class/nvme', output = '^nvme0$', on = ['aws']}",
 )
-RUN_DEMO = ("run", DEMO, "--sandbox", "--set", f"rehearse.checks=[{', '.join(_ASKED)}]")
+_SETTINGS = (f"rehearse.checks=[{', '.join(_ASKED)}]", "rehearse.rerun=false")
+RUN_DEMO = ("run", DEMO, "--sandbox", *(word for text in _SETTINGS for word in ("--set", text)))
 """The demo, whose rehearsals look at more than a user's do."""
 
 

@@ -114,7 +114,7 @@ def test_a_boot_shows_what_no_reading_of_the_disk_does(
     monkeypatch.setattr(boot, "GRACE", 15.0)  # nobody waits for an ssh server that never comes
     broken.spoil(bench)
     assert linted(bench.disk(), broken.cloud, flavour, tmp_path) == []
-    settings = Rehearse(second_boot=False, stall=120)
+    settings = Rehearse(second_boot=False, rerun=broken.rerun, stall=120)
     (verdict,) = rehearse(
         bench.disk(),
         [guest_of(broken.cloud, flavour)],

@@ -51,11 +51,30 @@ def test_the_demo_is_a_good_machine_of_each_cloud(
 ) -> None:
     verdict = verdicts[cloud]
     assert verdict.failures == ()
-    by_boot = [claim for claim in verdict.claims if claim.id != "hardware"]
+    by_boot = [claim for claim in verdict.claims if claim.id not in ("hardware", "rerun")]
     assert {claim.status for claim in by_boot} == {Status.PROVED}
     assert {"identity", "growth", "datasource", "shutdown"} < {claim.id for claim in by_boot}
     assert len([claim for claim in by_boot if claim.id.startswith("check-")]) == 4
     assert len(verdict.boots) == 2
+    (rerun,) = [claim for claim in verdict.claims if claim.id == "rerun"]
+    assert rerun.evidence == "left out: rerun is false"
+
+
+def test_first_boot_work_runs_again_on_a_used_disk(sealed: Disk, tmp_path: Path) -> None:
+    (verdict,) = rehearse(
+        sealed,
+        [load("aws").guest(None)],  # type: ignore[attr-defined]
+        Spec("demo", "1", size=sealed.size),
+        Rehearse(second_boot=False, rerun=True),
+        detached(tmp_path / "memory"),
+        scratch=tmp_path / "scratch",
+        logs=tmp_path / "logs",
+    )
+    assert verdict.failures == ()
+    assert len(verdict.boots) == 2
+    (rerun,) = [claim for claim in verdict.claims if claim.id == "rerun"]
+    assert rerun.status is Status.PROVED
+    assert "new host name, host keys, user data" in rerun.evidence
 
 
 def test_what_qemu_lacks_is_said(verdicts: dict[str, Rehearsal]) -> None:

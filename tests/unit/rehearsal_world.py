@@ -94,6 +94,7 @@ def seen(
         f"n-{number}",
         f"token-{number}",
         log,
+        directory / "overlay.qcow2",
         tracker,
         reports=reports,
         facts=known,

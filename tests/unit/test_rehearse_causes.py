@@ -10,7 +10,6 @@ import pytest
 from publisher.proof.guest import Look, Report
 from publisher.proof.rehearse.causes import likely
 from publisher.proof.rehearse.evidence import Cause, Evidence
-from publisher.proof.rehearse.verdict import Status
 from tests.unit.rehearsal_world import BOOTED, LOOK, Tree, facts, seen
 
 CLOUD = {"/usr/bin/cloud-init": "", "/etc/cloud/cloud.cfg": "users: [default]\n"}
@@ -210,27 +209,26 @@ LOST = KERNEL + "ALERT!  UUID=1-2 does not exist.  Dropping to a shell!\n"
 
 
 @pytest.mark.parametrize(
-    ("drivers", "status", "said"),
+    ("drivers", "said"),
     [
         (
             {"virtio_scsi": "absent", "hv_storvsc": "initramfs"},
-            Status.UNPROVABLE,
             "the cloud itself needs hv_storvsc, which is there",
         ),
-        ({"virtio_scsi": "module", "hv_storvsc": "built in"}, Status.UNPROVABLE, "stand-in"),
-        ({"virtio_scsi": "module", "hv_storvsc": "module"}, Status.FAILED, "needs hv_storvsc"),
-        ({}, Status.FAILED, "only the rehearsal's stand-in"),
-        ({"virtio_scsi": "initramfs", "hv_storvsc": "initramfs"}, Status.FAILED, "it has the dr"),
+        ({"virtio_scsi": "module", "hv_storvsc": "built in"}, "hv_storvsc, which is there"),
+        ({"virtio_scsi": "module", "hv_storvsc": "module"}, "stand-in"),
+        ({}, "only the rehearsal's stand-in"),
+        ({"virtio_scsi": "initramfs", "hv_storvsc": "initramfs"}, "it has the dr"),
     ],
 )
 @pytest.mark.parametrize("claim", ["root", "identity"])
-def test_a_disk_that_only_stands_in_for_the_clouds_shows_nothing_of_an_image_without_it(
-    tmp_path: Path, drivers: dict[str, str], status: Status, said: str, claim: str
+def test_a_disk_that_only_stands_in_for_the_clouds_is_told_from_it(
+    tmp_path: Path, drivers: dict[str, str], said: str, claim: str
 ) -> None:
     found = why(claim, tmp_path, Tree(SOUND, drivers=drivers), console=LOST, look=AZURE)
     assert found is not None
-    assert found.status is status
     assert said in found.cause
+    assert ("which is there" in found.cause) is ("which is there" in said)
     if "stand-in" in found.cause:
         assert "rehearse.enabled = false" in found.fix
 
@@ -240,27 +238,26 @@ def test_the_clouds_own_controller_is_no_stand_in(tmp_path: Path) -> None:
     drivers = {"virtio_scsi": "absent", "hv_storvsc": "initramfs"}
     found = why("root", tmp_path, Tree(SOUND, drivers=drivers), console=LOST, look=scsi)
     assert found is not None
-    assert found.status is Status.FAILED
     assert "stand-in" not in found.cause
 
 
 @pytest.mark.parametrize(
-    ("drivers", "status"),
+    ("drivers", "said"),
     [
-        ({"virtio_net": "absent", "hv_netvsc": "module"}, Status.UNPROVABLE),
-        ({"virtio_net": "absent", "hv_netvsc": "absent"}, Status.FAILED),
-        ({"virtio_net": "module", "hv_netvsc": "module"}, None),
-        ({}, None),
+        ({"virtio_net": "absent", "hv_netvsc": "module"}, "needs hv_netvsc, which is there"),
+        ({"virtio_net": "absent", "hv_netvsc": "absent"}, "needs hv_netvsc"),
+        ({"virtio_net": "module", "hv_netvsc": "module"}, ""),
+        ({}, ""),
     ],
 )
 def test_a_card_without_a_driver_is_told_from_other_networks(
-    tmp_path: Path, drivers: dict[str, str], status: Status | None
+    tmp_path: Path, drivers: dict[str, str], said: str
 ) -> None:
     found = why("network", tmp_path, Tree(SOUND, drivers=drivers), look=AZURE)
-    assert (found.status if found else None) is status
+    assert bool(found) is bool(said)
     if found:
         assert "virtio_net" in found.cause
-        assert "hv_netvsc" in found.cause
+        assert found.cause.endswith(said)
     assert why("network", tmp_path, Tree(SOUND, drivers=drivers), reports=[KEY]) is None
 
 

@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from publisher.errors import Cancelled, HostError
+from publisher.errors import BootError, Cancelled, HostError
 from publisher.model import Disk, Spec
 from publisher.proof.guest import Look, Report
 from publisher.proof.rehearse import autopsy, capacity, props, stage
 from publisher.proof.rehearse.boot import Order, Seen
-from publisher.proof.rehearse.verdict import Rehearsal, Status
+from publisher.proof.rehearse.verdict import Claim, Rehearsal, Status
 from publisher.rehearsal import Rehearse
 from publisher.task import Task, detached
+from publisher.vm import accelerator, namespace
+from publisher.vm.accelerator import Accelerator
 from tests.unit.rehearsal_world import FRESH, LOOK, SIZE, Tree, facts, seen
 from tests.unit.test_rehearse_parts import Nimbus
 
@@ -40,11 +42,14 @@ class World:
         """Of whom QEMU itself fails in its next boot: the first machine, or not."""
         self.booted: list[tuple[str, bool, int | None]] = []
         self.images: list[Path] = []
+        self.bases: list[tuple[Path, str, int]] = []
+        """What the images were made over."""
         self.explained: list[Path] = []
         self.cancelled = threading.Event()
         self.both = threading.Barrier(2, timeout=5)
         self.alone = False
         self.monkeypatch = monkeypatch
+        self.kvm(there=False)
         monkeypatch.setattr(stage, "boot", self.boot)
         monkeypatch.setattr(props, "overlay", self.overlay)
         monkeypatch.setattr(autopsy, "files", self.files)
@@ -56,7 +61,12 @@ class World:
         self.monkeypatch.setattr(capacity, "machines", lambda: number)
         self.monkeypatch.setattr(capacity, "cpus", lambda: max(2, number))
 
+    def kvm(self, *, there: bool) -> None:
+        chosen = Accelerator("kvm" if there else "tcg", "", ())
+        self.monkeypatch.setattr(accelerator, "probe", lambda arch: chosen)
+
     def overlay(self, disk: Disk, path: Path, task: Task) -> Path:
+        self.bases.append((disk.path, disk.format, disk.size))
         self.images.append(path)
         path.touch(exist_ok=False)
         return path
@@ -116,7 +126,7 @@ def test_a_disk_that_passes_boots_as_two_machines_at_once_and_leaves_nothing(wor
     assert world.booted == [(LOOK.title, True, 1), (LOOK.title, False, 1)]
     assert len(set(world.images)) == 2
     assert verdict.consoles == ()
-    assert list((world.directory / "logs").iterdir()) == []
+    assert not (world.directory / "logs").exists()
     assert list((world.directory / "scratch").iterdir()) == []
     assert verdict.claims[-1].status is Status.LINT
 
@@ -195,7 +205,7 @@ def test_a_shared_identity_fails_and_keeps_both_logs(world: World) -> None:
     verdict = world.rehearse()
     assert [claim.id for claim in verdict.failures] == ["identity"]
     assert len(verdict.consoles) == 2
-    assert world.explained == world.images
+    assert [image.parent.name for image in world.explained] == ["1"], "its own boot's disk"
 
 
 def test_what_ends_the_first_machine_ends_the_other(world: World) -> None:
@@ -217,6 +227,107 @@ def test_what_ends_the_first_machine_ends_the_other(world: World) -> None:
     with pytest.raises(HostError, match="no swtpm"):
         world.rehearse()
     assert world.cancelled.is_set()
+
+
+def test_a_check_that_ends_the_guest_fails_alone_and_keeps_the_ones_before(world: World) -> None:
+    world.machines(1)
+
+    def run_all(shell: Any, checks: Any, cloud: str) -> Iterator[Claim]:
+        yield Claim("check-1", "a", Status.PROVED)
+        yield Claim("check-2", "b", Status.FAILED, "the guest ended under it")
+        raise BootError("it restarted", phase="ready", console="", hint="")
+
+    def boot(order: Order, task: Task, *, act: Any = None) -> Seen:
+        found = seen(order.directory, known=facts(), reports=[READY], error="it restarted")
+        with contextlib.suppress(BootError):
+            act(None)
+        return found
+
+    world.monkeypatch.setattr(stage, "run_all", run_all)
+    world.monkeypatch.setattr(stage, "boot", boot)
+    verdict = world.rehearse(checks=[{"run": "a"}, {"run": "b"}, {"run": "c"}])
+    assert [claim.id for claim in verdict.failures] == ["check-2"]
+    found = {claim.id: claim.status for claim in verdict.claims}
+    assert found["check-1"] is Status.PROVED
+    assert found["check-3"] is found["shutdown"] is Status.UNREACHED
+
+
+def test_checks_have_their_lines_where_the_boot_never_came_so_far(world: World) -> None:
+    world.machines(1)
+    world.error = "no sign of life for 240 s"
+    verdict = world.rehearse(checks=[{"run": "a"}])
+    assert [c.status for c in verdict.claims if c.id == "check-1"] == [Status.UNREACHED]
+
+
+def rerun(verdict: Rehearsal) -> Claim:
+    (claim,) = [claim for claim in verdict.claims if claim.id == "rerun"]
+    return claim
+
+
+@pytest.mark.parametrize(("kvm", "settings"), [(True, {}), (False, {"rerun": True})])
+def test_the_first_machines_own_disk_boots_as_another_instance(
+    kvm: bool, settings: dict[str, bool], world: World
+) -> None:
+    world.machines(1)
+    world.kvm(there=kvm)
+    verdict = world.rehearse(**settings)
+    assert rerun(verdict).status is Status.PROVED
+    assert [full for _, full, _ in world.booted] == [True, False, False]
+    assert world.bases == [
+        *[(Path("/web.raw"), "raw", SIZE)] * 2,
+        (world.images[0], "qcow2", SIZE),
+    ]
+    assert len(verdict.boots) == 3
+
+
+@pytest.mark.parametrize(
+    ("kvm", "settings", "why"),
+    [(False, {}, "set rerun = true"), (True, {"rerun": False}, "rerun is false")],
+)
+def test_where_it_would_take_long_it_is_left_out_and_said(
+    kvm: bool, settings: dict[str, bool], why: str, world: World
+) -> None:
+    world.kvm(there=kvm)
+    verdict = world.rehearse(**settings)
+    assert verdict.passed
+    assert len(world.booted) == 2
+    assert rerun(verdict).status is Status.UNREACHED
+    assert why in rerun(verdict).evidence
+
+
+def test_what_does_not_run_again_fails_and_is_explained_by_the_used_disk(world: World) -> None:
+    world.machines(1)
+    world.second = {**FRESH, "begun": "token-1"}
+    verdict = world.rehearse(rerun=True, second_boot=False)
+    assert rerun(verdict).status is Status.FAILED
+    assert world.explained == world.images[1:]
+    assert len(verdict.consoles) == 2
+
+
+def test_a_used_disk_that_failed_is_none(world: World) -> None:
+    world.machines(1)
+    world.error = "no sign of life for 240 s"
+    assert rerun(world.rehearse(rerun=True)).status is Status.UNREACHED
+    assert len(world.booted) == 1
+
+
+def test_a_failures_log_survives_a_pass_of_another_disk_of_that_name(world: World) -> None:
+    world.machines(1)
+    world.error = "no sign of life for 240 s"
+    (log,) = world.rehearse().consoles
+    world.error = ""
+    assert world.rehearse().consoles == ()
+    assert log.exists()
+
+
+def test_what_no_ipv6_leaves_open_is_said(world: World) -> None:
+    world.looks = (dataclasses.replace(LOOK, addresses=("fd00:ec2::254",)),)
+    world.monkeypatch.setattr(namespace, "probe", lambda: (("--net",), ""))
+    world.monkeypatch.setattr(namespace, "ipv6_refusal", lambda: "Operation not supported")
+    claims = world.rehearse().claims
+    (claim,) = [claim for claim in claims if claim.id == "ipv6"]
+    assert claim.status is Status.UNPROVABLE
+    assert claim.evidence == "Operation not supported"
 
 
 def test_logs_are_kept_when_asked_for(world: World) -> None:

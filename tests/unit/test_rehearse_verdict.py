@@ -11,7 +11,7 @@ import pytest
 from publisher.errors import ProofError
 from publisher.proof.guest import Report
 from publisher.proof.rehearse import Rehearsal, require_passed
-from publisher.proof.rehearse.judge import another, claims, unproven
+from publisher.proof.rehearse.judge import again, another, claims, unproven
 from publisher.proof.rehearse.verdict import Claim, Status
 from tests.unit.rehearsal_world import BOOTED, FRESH, LOOK, SIZE, facts, seen
 
@@ -255,6 +255,54 @@ def test_a_machine_id_that_is_older_than_the_first_boot_was_sealed_in(tmp_path: 
     )
     assert claim.status is Status.FAILED
     assert "/etc/machine-id" in claim.evidence
+
+
+def test_a_used_disk_is_set_up_anew(tmp_path: Path) -> None:
+    look = dataclasses.replace(LOOK, tpm=True)
+    second = seen(tmp_path, known=facts(**FRESH), number=2, look=look)
+    claim = again(second, seen(tmp_path, known=facts()))
+    assert claim.status is Status.PROVED
+    assert "new host name, host keys, user data" in claim.evidence
+    assert claim.evidence.endswith("without its TPM")
+
+
+KEPT: tuple[tuple[dict[str, object], str], ...] = (
+    ({"host_keys": ("ssh-ed25519 A1",)}, "ssh host keys are still those of the instance before"),
+    ({"begun": "token-1"}, "user data did not run again"),
+    ({"instance": "n-1"}, "cloud-init still takes itself for n-1"),
+    ({"hostname": "rehearsal-1"}, "the host name is still rehearsal-1"),
+)
+
+
+@pytest.mark.parametrize(("changed", "evidence"), KEPT)
+def test_what_a_used_disk_keeps_of_the_instance_before_is_named(
+    tmp_path: Path, changed: dict[str, object], evidence: str
+) -> None:
+    # a used disk keeps its machine id
+    second = seen(tmp_path, known=facts(**{**FRESH, "machine_id": "0123", **changed}), number=2)
+    claim = again(second, seen(tmp_path, known=facts()))
+    assert claim.status is Status.FAILED
+    assert claim.evidence == evidence
+
+
+def test_an_image_without_cloud_init_may_be_meant_for_new_machines_only(tmp_path: Path) -> None:
+    same = facts(cloud_init=False, hostname="rehearsal-1")
+    claim = again(seen(tmp_path, known=same, number=2), seen(tmp_path, known=facts()))
+    assert claim.status is Status.UNPROVABLE
+    assert "the host name is still rehearsal-1" in claim.evidence
+
+
+def test_a_used_disk_that_does_not_boot_fails(tmp_path: Path) -> None:
+    second = seen(tmp_path, error="the guest failed: it powered off", number=2)
+    claim = again(second, seen(tmp_path, known=facts()))
+    assert claim.status is Status.FAILED
+    assert "it powered off" in claim.evidence
+
+
+def test_a_record_of_an_earlier_version_is_still_read() -> None:
+    assert Status("proved by lint only") is Status.LINT
+    with pytest.raises(ValueError, match="no status"):
+        Status("no status")
 
 
 def rehearsal(*made: Claim) -> Rehearsal:

@@ -68,7 +68,9 @@ class Order:
         if not self.enclosed:
             return RestrictedNetwork(service.endpoints)
         return PrivateNetwork(
-            addresses=self.look.addresses, endpoints=service.endpoints, names=self.look.names
+            addresses=self.look.addresses,
+            endpoints=service.endpoints,
+            names={**self.look.names, **service.names},
         )
 
 
@@ -81,6 +83,8 @@ class Seen:
     instance_id: str
     token: str
     console: Path
+    image: Path
+    """The overlay that is its disk."""
     tracker: Tracker
     reports: Sequence[Report] = ()
     facts: Facts | None = None
@@ -136,7 +140,8 @@ def boot(order: Order, task: Task, *, act: Callable[[Shell], None] = lambda _: N
     who, token = instance(pair.user_public, kind.address)
     service = order.guest.service(who, order.look)
     log = directory / "console.log"
-    seen = Seen(order.look, who, service.instance_id, token, log, Tracker(), blind=order.blind)
+    known = service.instance_id
+    seen = Seen(order.look, who, known, token, log, order.image, Tracker(), blind=order.blind)
     with contextlib.ExitStack() as stack:
         hardware = _hardware(order, service, stack)
         machine = stack.enter_context(Machine(hardware, task))

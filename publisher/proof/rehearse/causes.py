@@ -77,6 +77,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "units": (clues_boot.unit_fails,),
     "shutdown": (clues_boot.deaf_to_the_button,),
     "identity": (clues_cloud.frozen, *_CLOUD),
+    "rerun": (clues_cloud.frozen, *_CLOUD),
 }
 """For each line of a verdict, the most telling first."""
 _BROKEN_OFF: Mapping[Phase, str] = {
@@ -90,7 +91,7 @@ _BROKEN_OFF: Mapping[Phase, str] = {
 def likely(evidence: Evidence) -> Cause | None:
     """The first cause that fits the evidence."""
     line = evidence.claim
-    if line == "identity" and evidence.seen.facts is None:
+    if line in ("identity", "rerun") and evidence.seen.facts is None:
         line = _BROKEN_OFF.get(evidence.seen.phase, "login")
     for rule in _RULES.get(line, ()):
         found = rule(evidence)

@@ -160,7 +160,7 @@ def frozen(at: Evidence) -> Cause | None:
     same_name = facts.hostname.partition(".")[0] != seen.instance.hostname
     sealed = facts.machine_id_age > 0
     # keys alone are not told from those of the other machine here
-    same_keys = at.claim == "identity" and not (same_instance or same_name or sealed)
+    same_keys = at.claim in ("identity", "rerun") and not (same_instance or same_name or sealed)
     for shown, pattern, what in (
         (same_instance or same_name, r"manual_cache_clean\s*:\s*(true|yes|on|1)\b", _INSTANCE),
         (same_name, r"preserve_hostname\s*:\s*(true|yes|on|1)\b", "keeps the host name"),

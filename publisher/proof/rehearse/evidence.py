@@ -9,7 +9,6 @@ from typing import Protocol, TypeAlias
 
 from publisher.proof.guest import BootMode
 from publisher.proof.rehearse.boot import Seen
-from publisher.proof.rehearse.verdict import Status
 
 
 class Files(Protocol):
@@ -39,12 +38,10 @@ class Files(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """`cause` names what is wrong and where, `fix` what to do about it. `status` is what
-    the line of the verdict becomes by that."""
+    """`cause` names what is wrong and where, `fix` what to do about it."""
 
     cause: str
     fix: str
-    status: Status = Status.FAILED
 
 
 @dataclass(frozen=True, slots=True)

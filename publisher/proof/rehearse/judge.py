@@ -10,6 +10,7 @@ from typing import TypeAlias
 from publisher.model import GIB
 from publisher.proof.guest import Look
 from publisher.proof.rehearse.boot import DOWN, READY, Seen
+from publisher.proof.rehearse.observe import Facts
 from publisher.proof.rehearse.verdict import Claim, Status
 from publisher.vm.console import Phase
 
@@ -300,10 +301,13 @@ def another(seen: Seen, first: Seen) -> Claim:
         return Claim("identity", title, Status.FAILED, "; ".join(wrong))
     shown = ["host name", "machine id", "host keys"]
     shown += ["user data"] if facts.cloud_init else []
+    text = f"{', '.join(shown)} of its own {_after(seen)}"
+    return Claim("identity", title, Status.PROVED, text)
+
+
+def _after(seen: Seen) -> str:
     at = seen.phases.get(Phase.READY.title, 0)
-    return Claim(
-        "identity", title, Status.PROVED, f"{', '.join(shown)} of its own after {at:.0f} s"
-    )
+    return f"after {at:.0f} s" + (", without its TPM" if seen.look.tpm else "")
 
 
 def _shared(seen: Seen, first: Seen) -> Iterator[str]:
@@ -325,6 +329,46 @@ def _shared(seen: Seen, first: Seen) -> Iterator[str]:
         yield "two machines have the same ssh host keys"
 
 
+_AGAIN = "rerun", "first-boot work runs again on a used disk"
+
+
+def not_again(why: str) -> Claim:
+    """The line of a used disk that was not booted."""
+    return Claim(*_AGAIN, Status.UNREACHED, why)
+
+
+def again(seen: Seen, first: Seen) -> Claim:
+    """The line of a boot of the first instance's own disk as another one."""
+    facts, before = seen.facts, first.facts
+    if seen.blind and seen.error is None:
+        return Claim(*_AGAIN, Status.UNPROVABLE, BLIND)
+    if facts is None or before is None:
+        return Claim(*_AGAIN, Status.FAILED, _first_line(seen))
+    kept = list(_kept(seen, before))
+    if not kept:
+        shown = ["host name", "host keys", *(["user data"] if facts.cloud_init else [])]
+        return Claim(*_AGAIN, Status.PROVED, f"new {', '.join(shown)} {_after(seen)}")
+    if facts.cloud_init:
+        return Claim(*_AGAIN, Status.FAILED, "; ".join(kept))
+    # such an image may be meant for new machines only
+    return Claim(*_AGAIN, Status.UNPROVABLE, f"{_NO_AGENT}: {'; '.join(kept)}")
+
+
+def _kept(seen: Seen, before: Facts) -> Iterator[str]:
+    """What is still that of the instance before."""
+    facts = seen.facts
+    assert facts is not None
+    if facts.cloud_init:
+        if facts.instance == before.instance:
+            yield f"cloud-init still takes itself for {before.instance}"
+        if facts.begun != seen.token:
+            yield "user data did not run again"
+    if facts.hostname.partition(".")[0] != seen.instance.hostname:
+        yield f"the host name is still {facts.hostname}"
+    if set(facts.host_keys) & set(before.host_keys):
+        yield "ssh host keys are still those of the instance before"
+
+
 def unproven(looks: Sequence[Look]) -> list[Claim]:
     """What no boot under QEMU shows."""
     drivers = dict.fromkeys(text for look in looks for text in look.unproven)
@@ -333,6 +377,14 @@ def unproven(looks: Sequence[Look]) -> list[Claim]:
         *(Claim("hardware", "drivers", Status.LINT, text) for text in drivers),
         *(Claim("hardware", "the machine", Status.UNPROVABLE, text) for text in others),
     ]
+
+
+def without_ipv6(looks: Sequence[Look], refusal: str) -> list[Claim]:
+    """What a kernel without IPv6 leaves open; `refusal` is what it said, empty if it has it."""
+    if not refusal or not any(":" in address for look in looks for address in look.addresses):
+        return []
+    title = "the metadata service's IPv6 address"
+    return [Claim("ipv6", title, Status.UNPROVABLE, refusal)]
 
 
 def limits(looks: Sequence[Look], refusal: str) -> list[Claim]:

@@ -1,4 +1,4 @@
-"""One rehearsal: the disk as two new machines of one cloud."""
+"""One rehearsal: the disk as new machines of one cloud."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publisher.model import Disk, Spec
 from publisher.proof.guest import Guest, Look
 from publisher.proof.rehearse import autopsy, capacity, causes, judge, props
 from publisher.proof.rehearse.boot import Order, Seen, boot
-from publisher.proof.rehearse.checks import run_all
+from publisher.proof.rehearse.checks import left, run_all
 from publisher.proof.rehearse.evidence import Evidence, Files
 from publisher.proof.rehearse.verdict import Claim, Rehearsal, Status
 from publisher.rehearsal import Rehearse
 from publisher.task import Cancellation, Task
-from publisher.vm import namespace
+from publisher.vm import accelerator, namespace
 from publisher.vm.shell import Shell
 from publisher.vm.vanishing import vanishing
 
@@ -42,23 +42,17 @@ def rehearse_one(
         booted = _order_of_boots(looks, again=settings.second_boot)
         beside = min(len(booted), capacity.PAIR, capacity.machines())
         cpus = capacity.processors(beside)
-        orders = []
-        for number, look in enumerate(booted):
-            room = directory / str(number)
-            room.mkdir(mode=0o700)
-            image = props.overlay(disk, room / "overlay.qcow2", task)
-            orders.append(
-                Order(guest, look, spec.arch, image, settings, room, full=not number, cpus=cpus)
-            )
-        boots, claims = _boots(orders, disk, task, beside=beside)
-        failed = any(claim.status is Status.FAILED for claim in claims)
-        if failed:
-            claims = _explain(claims, orders, boots, directory, task)
-        consoles = _keep(boots, logs, f"{spec.digest[:12] or disk.path.stem}-{guest.name}")
-        if not (failed or keep):
-            for path in consoles:
-                path.unlink()
-            consoles = ()
+        orders = [
+            _order(directory / str(number), guest, look, spec, settings, full=not number, cpus=cpus)
+            for number, look in enumerate(booted)
+        ]
+        acts = _boots(orders, disk, task, beside=beside)
+        acts.append(_rerun(orders[0], acts[0].seen, disk, task))
+        failed = any(act.failed for act in acts)
+        claims = [claim for act in acts for claim in _explained(act, directory, task)]
+        boots = [act.seen for act in acts if act.seen is not None]
+        stem = f"{spec.digest[:12] or disk.path.stem}-{guest.name}"
+        consoles = _keep(boots, logs, stem) if failed or keep else ()
     return Rehearsal(
         cloud=guest.name,
         machine=looks[0].title,
@@ -72,7 +66,9 @@ def rehearse_one(
 
 def _left_open(looks: Sequence[Look]) -> list[Claim]:
     kind, refusal = namespace.probe()
-    return [*([] if kind else judge.limits(looks, refusal)), *judge.unproven(looks)]
+    if not kind:
+        return [*judge.limits(looks, refusal), *judge.unproven(looks)]
+    return [*judge.without_ipv6(looks, namespace.ipv6_refusal()), *judge.unproven(looks)]
 
 
 def _order_of_boots(looks: Sequence[Look], *, again: bool) -> Sequence[Look]:
@@ -83,16 +79,44 @@ def _order_of_boots(looks: Sequence[Look], *, again: bool) -> Sequence[Look]:
     return (*looks, looks[0]) if len(looks) == 1 else looks
 
 
-def _boots(
-    orders: Sequence[Order], disk: Disk, task: Task, *, beside: int
-) -> tuple[list[Seen], list[Claim]]:
-    """What was seen of each boot, and the lines about all; after a first boot that
-    failed there is no other one."""
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """A boot, and the lines of the verdict that are about it; None where there was none."""
+
+    seen: Seen | None
+    claims: Sequence[Claim]
+
+    @property
+    def failed(self) -> bool:
+        return any(claim.status is Status.FAILED for claim in self.claims)
+
+
+def _order(
+    room: Path,
+    guest: Guest,
+    look: Look,
+    spec: Spec,
+    settings: Rehearse,
+    *,
+    full: bool,
+    cpus: int | None,
+) -> Order:
+    room.mkdir(mode=0o700)
+    image = room / "overlay.qcow2"
+    return Order(guest, look, spec.arch, image, settings, room, full=full, cpus=cpus)
+
+
+def _boots(orders: Sequence[Order], disk: Disk, task: Task, *, beside: int) -> list[_Act]:
+    """The boots of the disk; after a first one that failed there is no other one."""
     first_order, *others = orders
+    asked, cloud = first_order.settings.checks, first_order.guest.name
     checked: list[Claim] = []
 
     def check(shell: Shell) -> None:
-        checked[:] = run_all(shell, first_order.settings.checks, first_order.guest.name)
+        checked.clear()
+        # one by one: what was found before a guest died stays
+        for claim in run_all(shell, asked, cloud):
+            checked.append(claim)
 
     stop = Cancellation(task.cancellation)
     # the screen follows the first one
@@ -101,18 +125,36 @@ def _boots(
         try:
             running = [pool.submit(_boot, order, disk, quiet) for order in others if beside > 1]
             first = _boot(first_order, disk, task, act=check)
-            claims = [*judge.claims(first, disk.size), *checked]
-            if first.error is not None:
-                return [first], [*claims, *(judge.unreached(order.look) for order in others)]
-            boots = [first]
+            checked += left(asked, cloud, checked, first)
+            acts = [_Act(first, [*judge.claims(first, disk.size, checked), *checked])]
             for number, order in enumerate(others):
+                if first.error is not None:
+                    acts.append(_Act(None, [judge.unreached(order.look)]))
+                    continue
                 task.phase(f"as another instance: {order.look.title}")
                 seen = running[number].result() if running else _boot(order, disk, task)
-                boots.append(seen)
-                claims.append(judge.another(seen, first))
-            return boots, claims
+                acts.append(_Act(seen, [judge.another(seen, first)]))
+            return acts
         finally:
             stop.cancel()
+
+
+def _rerun(order: Order, first: Seen | None, disk: Disk, task: Task) -> _Act:
+    """What a customer gets who makes an image of a machine that has run."""
+    wanted = order.settings.rerun
+    if first is None or first.error is not None:
+        return _Act(None, [judge.not_again("")])
+    if wanted is None and accelerator.probe(order.arch).kind == "tcg":
+        return _Act(None, [judge.not_again("left out where guests run emulated: set rerun = true")])
+    if wanted is False:
+        return _Act(None, [judge.not_again("left out: rerun is false")])
+    task.phase("as another instance, from the first one's disk")
+    used = Disk(order.image, disk.size, "", (), "qcow2")
+    room = order.directory.with_name("rerun")
+    settings, spec = order.settings, Spec("", "", arch=order.arch)
+    another = _order(room, order.guest, order.look, spec, settings, full=False, cpus=None)
+    seen = _boot(another, used, task)
+    return _Act(seen, [judge.again(seen, first)])
 
 
 def _boot(
@@ -120,6 +162,7 @@ def _boot(
 ) -> Seen:
     """The boot, and once another one when QEMU itself failed, which says nothing about
     the disk."""
+    props.overlay(disk, order.image, task)
     seen = boot(order, task, act=act)
     if not seen.crashed:
         return seen
@@ -131,22 +174,12 @@ def _boot(
     return boot(replace(order, directory=again), task, act=act)
 
 
-def _explain(
-    claims: Sequence[Claim],
-    orders: Sequence[Order],
-    boots: Sequence[Seen],
-    scratch: Path,
-    task: Task,
-) -> list[Claim]:
-    """The failed lines with their likely causes, from the disk of their own boot."""
-    explained = list(claims)
-    last = len(boots) - 1
-    for number in {0, last}:
-        with autopsy.files(orders[number].image, scratch, task) as files:
-            for at, claim in enumerate(claims):
-                if (last if claim.id == "identity" else 0) == number:
-                    explained[at] = _with_cause(claim, boots[number], files)
-    return explained
+def _explained(act: _Act, scratch: Path, task: Task) -> Sequence[Claim]:
+    """The lines, those that failed with their likely causes, from the disk of their boot."""
+    if act.seen is None or not act.failed:
+        return act.claims
+    with autopsy.files(act.seen.image, scratch, task) as files:
+        return [_with_cause(claim, act.seen, files) for claim in act.claims]
 
 
 def _with_cause(claim: Claim, seen: Seen, files: Files) -> Claim:

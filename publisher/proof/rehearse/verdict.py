@@ -20,6 +20,11 @@ class Status(enum.StrEnum):
     UNPROVABLE = "not provable here"
     UNREACHED = "not reached"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Status | None:
+        # in records of earlier versions
+        return cls.LINT if value == "proved by lint only" else None
+
 
 @dataclass(frozen=True, slots=True)
 class Claim(Noun):
