@@ -148,10 +148,10 @@ def _opened(
         raise UsageError(f"{path} does not exist or is not a file", hint="check the path")
     room = shutil.disk_usage(scratch).free
     path = unpack(path, scratch / "unpacked", room, task)
-    info = foreign.describe(path)
+    info = foreign.describe(path, task.check)
     if foreign.is_packed(path):
         path = foreign.convert(path, scratch / "disk.raw", task)
-        info = foreign.describe(path)
+        info = foreign.describe(path, task.check)
     disk = Disk(path.absolute(), info["virtual-size"], "", (), info["format"])
     firmware = firmware or firmware_of(disk.path, task)
     yield disk, Spec(path.name.partition(".")[0], "", firmware=firmware, size=disk.size)
