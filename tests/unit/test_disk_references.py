@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import random
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from publisher.disks import bounded, foreign
+from publisher.disks.detect import Part, detect
+from publisher.disks.references import references
 from publisher.errors import PublishError
 from publisher.memory import Memory
-from publisher.model import MIB
+from publisher.model import MIB, Extent
 from publisher.proof.inspect.budget import Budget
 from publisher.proof.inspect.opening import opened
 from publisher.task import Task
@@ -210,3 +216,27 @@ def test_what_qemu_img_calls_by_another_name_is_told_by_its_format(tmp_path: Pat
         info = foreign.describe(path)
         assert info["format"] == kind
         assert foreign.opening(path, lambda: None)[0] == ["-f", kind, str(path)]
+
+
+def test_no_change_of_a_header_breaks_the_search_for_names(tmp_path: Path) -> None:
+    """Whatever the bytes are, it ends soon, with names or a PublishError."""
+    draw = random.Random(1)
+    made = (data_file, extent_over_lines, sparse_without_capacity, parent_of_vhd, parent_of_vhdx)
+    for make in made:
+        directory = tmp_path / make.__name__
+        directory.mkdir()
+        path = make(directory)
+        sound = path.read_bytes()
+        full = [at for at in range(0, len(sound), 64) if any(sound[at : at + 64])]
+        started = time.monotonic()
+        for _ in range(300):
+            changed = bytearray(sound)
+            for _ in range(draw.choice((1, 2, 8))):
+                at = draw.choice(full) + draw.randrange(64)
+                size = draw.choice((1, 4, 8))
+                changed[at : at + size] = draw.choice((b"\xff" * size, draw.randbytes(size)))
+            changed = changed[: draw.choice((len(changed), draw.randrange(len(changed))))]
+            with contextlib.suppress(PublishError):
+                part = Part(io.BytesIO(changed), Extent(0, len(changed)))
+                list(references(detect(part), part, path))
+        assert time.monotonic() - started < 10
