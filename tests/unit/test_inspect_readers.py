@@ -29,7 +29,8 @@ LARGE = os.urandom(3 * MIB + 17)
 
 
 def tree_of(path: Path, budget: Budget | None = None) -> Tree:
-    budget = budget or Budget()
+    # so that what has no end fails soon
+    budget = budget or Budget(steps=100_000, seconds=30)
     return Tree(Ext(RawFile(path, budget), budget), budget)
 
 
@@ -286,6 +287,8 @@ def test_a_link_to_itself_leads_nowhere_after_a_few_steps() -> None:
     tree = Tree(world.Memory({"/a": Link("a"), "/b/c": Link("../b/c/d")}), Budget(steps=500))
     assert tree.find("/a") is None
     assert tree.find("/b/c/x") is None
+    with pytest.raises(Exhausted, match="more steps"):
+        Tree(world.Memory({"/a": Link("a")}), Budget(steps=20)).find("/a")
 
 
 def test_what_no_sound_disk_needs_ends_by_the_budget(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from publisher.model import MIB
 from publisher.proof.inspect.budget import Budget, Damaged
 from publisher.proof.inspect.tree import Tree
 
@@ -14,9 +15,9 @@ _LEVELS = 3
 """Variables in variables."""
 _LINE_MOST = 16_384
 _LINES_MOST = 20_000
-_WRITTEN_MOST = 4 * 1024 * 1024
+_WRITTEN_MOST = 4 * MIB
 """Characters of one file."""
-_EXPANDED_MOST = 2 * 1024 * 1024
+_EXPANDED_MOST = 2 * MIB
 _ENTRIES_MOST = 500
 _REFERENCES_MOST = 5_000
 _INITRDS_MOST = 16
@@ -67,8 +68,6 @@ class Allowance:
         for found in _VARIABLE.finditer(text):
             pieces += [text[at : found.start()], variables.get(found[1] or found[2], "")]
             size += len(pieces[-2]) + len(pieces[-1])
-            if size > most:
-                break
             at = found.end()
         pieces.append(text[at:])
         size += len(pieces[-1])
