@@ -292,9 +292,9 @@ def _extlinux(path: str, tree: Tree, allowed: Allowance) -> Iterator[Entry]:
             initrds = here["initrd"][1].split(",")
         absolute = [p if p.startswith("/") else f"{directory}/{p}" for p in (kernel[1], *initrds)]
         title = here.get("label", (0, ""))[1]
-        initrds = allowed.initrds(tuple(absolute[1:]))
         allowed.entry()
-        yield Entry(path, line, title, absolute[0], initrds, tuple(arguments))
+        found = allowed.initrds(tuple(absolute[1:]))
+        yield Entry(path, line, title, absolute[0], found, tuple(arguments))
 
     for number, line in allowed.lines(tree, path):
         key, _, value = line.partition(" ")
