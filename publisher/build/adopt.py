@@ -13,7 +13,7 @@ from publisher.task import Task
 
 
 def adopt(path: Path, size: int, into: Path, task: Task, key: str) -> Path:
-    """`path` (any format that qemu-img reads, also packed or in an OVA) as the raw
+    """`path` (of any format that is read here, also packed or in an OVA) as the raw
     disk `into` of `size` bytes.
 
     `key` is the pipeline's key path of the source. Raises BuildError when the
@@ -23,7 +23,7 @@ def adopt(path: Path, size: int, into: Path, task: Task, key: str) -> Path:
     try:
         # a disk file may be a little larger than the disk: tables, headers, a tar around it
         found = unpack(path, unpacked, size + size // 16 + 64 * MIB, task)
-        virtual = int(foreign.describe(found)["virtual-size"])
+        virtual = int(foreign.describe(found, task.check)["virtual-size"])
         if virtual > size:
             raise _too_large(virtual, size)
         if virtual < MIB:

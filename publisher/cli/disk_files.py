@@ -35,7 +35,7 @@ def opened(path: Path, state: Path, task: Task, *, digest: bool = False) -> Iter
     with tempfile.TemporaryDirectory(prefix="disk-", dir=scratch) as directory:
         room = shutil.disk_usage(directory).free
         plain = unpack(path, Path(directory, "unpacked"), room, task)
-        if plain != path or foreign.describe(plain)["format"] != "raw":
+        if plain != path or foreign.describe(plain, task.check)["format"] != "raw":
             plain = foreign.convert(plain, Path(directory, "disk.raw"), task)
         yield raw.inspect(plain, task.check) if digest else _unread(plain)
 

@@ -177,7 +177,7 @@ def _image(wanted: Wanted, state: Path, task: Task) -> Image:
     """A disk that stays where it is, or one that is fetched into the store."""
     path = Path(wanted.image.removeprefix("file:")).expanduser()
     if path.is_file() and not path.name.endswith(_PACKED) and not ova.is_ova(path):
-        kind: str = foreign.describe(path)["format"]
+        kind: str = foreign.describe(path, task.check)["format"]
         native = next((arch for arch in get_args(Arch) if is_native(arch)), "x86_64")
         arch = cast("Arch", wanted.arch or native)
     else:

@@ -174,10 +174,10 @@ def _read(wanted: Wanted, scratch: Path, task: Task) -> tuple[Disk, Spec]:
         raise UsageError(f"{path} does not exist or is not a file", hint="check the path")
     room = shutil.disk_usage(scratch).free
     path = unpack(path, scratch / "unpacked", room, task)
-    info = foreign.describe(path)
+    info = foreign.describe(path, task.check)
     if foreign.is_packed(path):
         path = foreign.convert(path, scratch / "disk.raw", task)
-        info = foreign.describe(path)
+        info = foreign.describe(path, task.check)
     disk = Disk(path.absolute(), info["virtual-size"], "", (), info["format"])
     given = cast("Arch", wanted.archs[0]) if wanted.archs else None
     arch = given or arch_of(disk.path, task) or "x86_64"

@@ -3,39 +3,37 @@ through qemu-img."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from publisher.disks import vhd
+from publisher.disks import bounded
+from publisher.disks.detect import Part, detect
 from publisher.disks.formats import ova
+from publisher.disks.references import references
 from publisher.errors import HostError, PublishError
+from publisher.model import Extent
 from publisher.task import Task
 
 _MARKED = (".qcow2", ".vmdk", ".vhd", ".vhdx", ".vdi")
 """Endings of formats that are known by their content; anything else is taken for raw."""
 
 
-def _qemu_img(*arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(["qemu-img", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise HostError(
-            "qemu-img is not installed", hint="publish doctor --fix (package qemu-utils)"
-        ) from error
+def _unchecked() -> None:
+    pass
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path, check: Callable[[], None] = _unchecked) -> dict[str, Any]:
     """What qemu-img says of a file: "format", "virtual-size" in bytes and more.
 
     Raises PublishError when the file is missing, not a disk, or names another
-    file that would be read with it (a backing file of somebody else's making).
+    file that would be read with it, before anything opens that.
     """
-    return _Source(path).examine()
+    return _Source(path, check).examine()
 
 
 def is_packed(path: Path) -> bool:
@@ -46,151 +44,115 @@ def is_packed(path: Path) -> bool:
 def opening(path: Path, check: Callable[[], None]) -> tuple[list[str], dict[str, Any]]:
     """The arguments (`-f FORMAT` and a name) by which qemu's tools open a file for
     reading, and what `describe` says of it, with the same refusals."""
-    source = _Source(path, check=check)
+    source = _Source(path, check)
     info = source.examine()
-    return [*source.options(info["format"]), source.name], info
+    return source.arguments, info
 
 
 class _Source:
-    """A disk file as qemu-img is to open it: by its name; with the format where
-    qemu-img's guess is wrong; as a part of the file for the disk in an OVA."""
+    """A disk file as qemu-img is to open it: by its name and format; as a part of the
+    file for the disk in an OVA. Never one that names files of somebody else's choice."""
 
-    def __init__(
-        self, path: Path, kind: str = "", check: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, path: Path, check: Callable[[], None]) -> None:
         if not path.is_file():
             raise PublishError(f"{path} does not exist or is not a file", hint="check the path")
         # Absolute, or qemu-img takes what stands before a colon for a protocol.
         self.path = path = path.absolute()
-        self.name = str(path)
-        self._kind = kind
-        self._packed = not kind and ova.is_ova(path)
-        if self._packed:
-            inside = ova.find_disk(path, check)
+        self._check = check
+        inside = ova.find_disk(path, check).extent if ova.is_ova(path) else None
+        self.kind = self._detect(inside)
+        if inside is None:
+            self.arguments = ["-f", self.kind, str(path)]
+        else:
             part = {
                 "driver": "raw",
-                "offset": inside.extent.offset,
-                "size": inside.extent.length,
+                "offset": inside.offset,
+                "size": inside.length,
                 "file": {"driver": "file", "filename": str(path)},
             }
-            self.name = "json:" + json.dumps({"driver": "vmdk", "file": part})
-        elif not kind and _is_fixed_vhd(path):
-            self._kind = "vpc"
+            self.arguments = ["json:" + json.dumps({"driver": self.kind, "file": part})]
 
-    def options(self, kind: str = "") -> list[str]:
-        """`-f FORMAT` where the name does not say it."""
-        kind = self._kind or kind
-        return ["-f", kind] if kind and not self._packed else []
+    def _detect(self, inside: Extent | None) -> str:
+        with self.path.open("rb") as file:
+            part = Part(file, inside)
+            try:
+                kind = "vmdk" if inside is not None else detect(part)
+                named = next(references(kind, part, None if inside else self.path), None)
+            except PublishError as error:
+                raise PublishError(f"{self.path}: {error.message}", hint=error.hint) from error
+        if named is not None:
+            raise PublishError(
+                f"{self.path} needs another file ({named})",
+                hint="flatten it where you trust both: qemu-img convert -O qcow2 FILE disk.qcow2",
+            )
+        return kind
 
     def examine(self) -> dict[str, Any]:
         """What `describe` says, with its refusals."""
-        info = self.info()
-        if info.get("backing-filename") or info.get("data-file"):
-            raise PublishError(
-                f"{self.path} needs another file ({info.get('backing-filename')})",
-                hint="flatten it first: qemu-img convert",
-            )
+        info = _info(self.path, self.arguments, self._check)
         if not info["virtual-size"]:
             raise PublishError(f"{self.path} is empty", hint="give a disk image")
-        if info["format"] == "raw" and self.path.suffix.lower() in _MARKED:
+        if self.kind == "raw" and self.path.suffix.lower() in _MARKED:
             raise PublishError(
                 f"{self.path} is named {self.path.suffix} but holds no such disk",
                 hint="fetch it again; if it holds the disk's plain bytes, name it .raw",
             )
-        self.refuse_strangers(info)
-        self.refuse_damaged(info["format"])
+        self.refuse_damaged()
         return info
 
-    def info(self) -> dict[str, Any]:
-        answer = _qemu_img("info", "--output=json", *self.options(), self.name)
-        if answer.returncode != 0:
-            raise PublishError(
-                f"qemu-img cannot read {self.path}: {answer.stderr.strip()}",
-                hint="is it a disk image?",
-            )
-        info: dict[str, Any] = json.loads(answer.stdout)
-        return info
-
-    def refuse_strangers(self, info: dict[str, Any]) -> None:
-        """A VMDK may be a text that names other files as its extents: those next
-        to it belong to it, any other file would be read without being asked for."""
-        extents = info.get("format-specific", {}).get("data", {}).get("extents", ())
-        for extent in extents:
-            name = extent.get("filename", self.name)
-            beside = Path(name).parent == self.path.parent and not Path(name).is_symlink()
-            if not (name.startswith("json:") if self._packed else name == self.name or beside):
-                raise PublishError(f"{self.path} needs another file ({name})")
-
-    def refuse_damaged(self, kind: str) -> None:
+    def refuse_damaged(self) -> None:
         """qemu-img convert reads what a truncated qcow2 lacks as zeros and reports
         success, so its check is asked first (exit codes: qemu-img(1), "check")."""
-        answer = _qemu_img("check", "-q", *self.options(kind), self.name)
+        answer = bounded.qemu_img("check", "-q", *self.arguments, check=self._check)
         sound, only_leaks, not_supported = 0, 3, 63
-        if answer.returncode not in (sound, only_leaks, not_supported):
-            first, *_ = (answer.stderr or answer.stdout or "no details").strip().splitlines()
+        if answer.stopped or answer.status not in (sound, only_leaks, not_supported):
             raise PublishError(
-                f"{self.path} is damaged or cut short: {first}", hint="fetch or convert it again"
+                f"{self.path} is damaged or cut short: {answer.complaint}",
+                hint="fetch or convert it again",
             )
 
 
 def info(path: Path, kind: str) -> dict[str, Any]:
-    """What qemu-img says of a file that is known to be of the format `kind`."""
-    return _Source(path, kind).info()
+    """What qemu-img says of a file of our own, of the format `kind`."""
+    return _info(path, ["-f", kind, str(path.absolute())], _unchecked)
 
 
-def _is_fixed_vhd(path: Path) -> bool:
-    """qemu-img takes a fixed VHD for a raw disk: its mark is at the end."""
-    size = path.stat().st_size
-    if size < vhd.FOOTER:
-        return False
-    with path.open("rb") as file:
-        file.seek(size - vhd.FOOTER)
-        try:
-            return vhd.parse(file.read(vhd.FOOTER)) == size - vhd.FOOTER
-        except vhd.VhdError:
-            return False
+def _info(path: Path, arguments: list[str], check: Callable[[], None]) -> dict[str, Any]:
+    answer = bounded.qemu_img("info", "--output=json", *arguments, check=check)
+    if answer.stopped or answer.status != 0:
+        raise PublishError(
+            f"qemu-img cannot read {path}: {answer.complaint}", hint="is it a disk image?"
+        )
+    info: dict[str, Any] = json.loads(answer.out)
+    return info
 
 
 def convert(path: Path, into: Path, task: Task) -> Path:
     """Write the virtual bytes of any disk file as a sparse raw file."""
-    source = _Source(path, check=task.check)
+    source = _Source(path, task.check)
     info = source.examine()
     into.parent.mkdir(parents=True, exist_ok=True)
     partial = into.with_name(into.name + ".partial")
-    task.phase(f"converting {path.name} ({info['format']}) to raw")
-    task.check()
-    # ends with this program, also when that is killed, and not by a Ctrl-C meant for it
-    bound = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
-    process = subprocess.Popen(
-        [
-            *(*bound, "qemu-img", "convert", *source.options(info["format"])),
-            *("-O", "raw", "-W", source.name, str(partial)),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    task.phase(f"converting {path.name} ({source.kind}) to raw")
+
+    def check() -> None:
+        task.check()
+        with contextlib.suppress(FileNotFoundError):
+            task.progress(partial.stat().st_blocks * 512, info["virtual-size"])
+
     try:
-        while True:
-            try:
-                _, message = process.communicate(timeout=0.5)
-                break
-            except subprocess.TimeoutExpired:
-                task.check()
-                if partial.exists():
-                    task.progress(partial.stat().st_blocks * 512, info["virtual-size"])
-    except BaseException:
-        process.kill()
-        process.wait()
-        partial.unlink(missing_ok=True)
-        raise
-    if process.returncode != 0:
-        partial.unlink(missing_ok=True)
-        full = shutil.disk_usage(into.parent).free < info["virtual-size"]
-        raise HostError(
-            f"qemu-img could not convert {path}: {message.strip()}",
-            hint="free some space" if full else "check the file with qemu-img check",
+        answer = bounded.qemu_img(
+            *("convert", "-O", "raw", "-W", *source.arguments, str(partial)),
+            check=check,
+            endless=True,
         )
-    os.replace(partial, into)
+        if answer.stopped or answer.status != 0:
+            full = shutil.disk_usage(into.parent).free < info["virtual-size"]
+            raise HostError(
+                f"qemu-img could not convert {path}: {answer.complaint}",
+                hint="free some space" if full else "check the file with qemu-img check",
+            )
+        os.replace(partial, into)
+    finally:
+        partial.unlink(missing_ok=True)
     return into

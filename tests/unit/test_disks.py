@@ -287,15 +287,16 @@ def test_a_cancelled_conversion_leaves_no_file(disk: Disk, tmp_path: Path) -> No
 
 FAKE = """#!/bin/sh
 case $1 in
-info) echo '{"format": "qcow2", "virtual-size": 1048576}' ;;
-convert) echo $$ > "$PIDS.new"; mv "$PIDS.new" "$PIDS"; exec sleep 60 ;;
+{verb}) echo $$ > "$PIDS.new"; mv "$PIDS.new" "$PIDS"; exec sleep 60 ;;
+info) echo '{{"format": "raw", "virtual-size": 1048576}}' ;;
 esac
 """
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is missing")
-def test_a_conversion_ends_with_the_program_that_was_killed(tmp_path: Path) -> None:
-    (tmp_path / "qemu-img").write_text(FAKE)
+@pytest.mark.parametrize("verb", ["info", "check", "convert"])
+def test_qemu_img_ends_with_the_program_that_was_killed(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "qemu-img").write_text(FAKE.format(verb=verb))
     (tmp_path / "qemu-img").chmod(0o755)
     (tmp_path / "disk").write_bytes(b"x")
     script = (

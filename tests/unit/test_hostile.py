@@ -239,6 +239,50 @@ def files_without_end(directory: Path) -> Path:
     return changed_btrfs(directory, change)
 
 
+def drivers_that_need_all_others(directory: Path) -> Path:
+    names = [f"m{number}.ko" for number in range(60_000)]
+    needs = [" ".join(names[at : at + 20_000]) for at in range(0, len(names), 20_000)]
+    first = ("nvme.ko", names[0], names[20_000])
+    lines = [f"kernel/{name}: {needed}" for name, needed in zip(first, needs, strict=True)]
+    modules = f"/lib/modules/{VERSION}"
+    files: Files = {**good(), f"{modules}/modules.dep": "\n".join(lines).encode()}
+    del files[f"{modules}/modules.builtin"]
+    return world.disk_file(directory, files, good_esp())
+
+
+def variables_without_end(directory: Path) -> Path:
+    text = f"set a={'x' * 16_000}\n" + ("linux /k " + "$a " * 5_000 + "\n") * 60
+    files: Files = {**good(), "/boot/grub/grub.cfg": text.encode()}
+    return world.disk_file(directory, files, good_esp())
+
+
+def options_without_end(directory: Path) -> Path:
+    files = good()
+    files["/boot/grub/grub.cfg"] = f"set a={'x' * 16_000}\nblscfg\n".encode()
+    options = ("options " + "$a" * 8_000 + "\n") * 60
+    files["/boot/loader/entries/a.conf"] = f"linux /vmlinuz\n{options}".encode()
+    return world.disk_file(directory, files, good_esp())
+
+
+def names_without_end(directory: Path) -> Path:
+    """Several initramfs files of long names alone."""
+    entry = world.cpio(["n" * 4095])[: 110 + 4096 + 2]
+    packed = gzip.compress(entry * 10_000, 9)
+    grub = good()["/boot/grub/grub.cfg"]
+    assert isinstance(grub, bytes)
+    initrds = " ".join(["initrd", INITRD, *[f"/boot/{number}" for number in range(10)]])
+    files: Files = {
+        **good(),
+        **{f"/boot/{number}": packed for number in range(10)},
+        "/boot/grub/grub.cfg": grub.replace(f"initrd {INITRD}".encode(), initrds.encode()),
+    }
+    return world.disk_file(directory, files, good_esp())
+
+
+def fstab_without_end(directory: Path) -> Path:
+    return world.disk_file(directory, {**good(), "/etc/fstab": b"a b c\n" * 1_500_000}, good_esp())
+
+
 DISKS: tuple[Callable[[Path], Path], ...] = (
     endless_table,
     overlapping_table,
@@ -255,6 +299,11 @@ DISKS: tuple[Callable[[Path], Path], ...] = (
     lvm_without_end,
     subvolumes_in_a_circle,
     files_without_end,
+    drivers_that_need_all_others,
+    variables_without_end,
+    options_without_end,
+    names_without_end,
+    fstab_without_end,
 )
 SECONDS = 60
 """Of processor time, for all disks together."""
@@ -356,6 +405,28 @@ def test_packages_without_end_are_a_gap(told: Mapping[str, Told]) -> None:
 def test_homes_without_end_are_told(told: Mapping[str, Told]) -> None:
     text = said(told["homes_without_end"], "secrets", "secrets.unexamined")
     assert "more homes than" in text
+
+
+@pytest.mark.parametrize(
+    ("disk", "text"),
+    [
+        ("variables_without_end", "a line of the boot loader's configuration has no end"),
+        ("options_without_end", "a.conf is longer than a configuration can be"),
+        ("names_without_end", "/boot/0: its names have more than 32 MiB"),
+        ("fstab_without_end", "/etc/fstab mounts more than 1000 file systems"),
+    ],
+)
+def test_a_configuration_without_end_is_told(
+    told: Mapping[str, Told], disk: str, text: str
+) -> None:
+    assert text in said(told[disk], "lint", "lint.unreadable")
+    assert told[disk]["lint_seconds"] < 10
+
+
+def test_drivers_that_need_all_others_are_told(told: Mapping[str, Told]) -> None:
+    answer = told["drivers_that_need_all_others"]
+    assert "nvme" in said(answer, "lint", "aws.nvme-driver")
+    assert answer["lint_seconds"] < 15
 
 
 def test_xfs_without_end_is_told(told: Mapping[str, Told]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 import pytest
 
@@ -112,11 +113,63 @@ def test_the_initramfs_of_a_unified_image_is_looked_into() -> None:
     assert list(initramfs.early("virtio_scsi")(World(files, esp))) == []
 
 
+LONG = f"set a={'x' * 8_000}\n"
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["set a=x\n" + "set a=$a$a\n" * 60, "linux /a\n" * 600, "linux /a\ninitrd" + " /b" * 100],
-    ids=["growing variable", "entries", "initrds"],
+    ("text", "said"),
+    [
+        ("set a=x\n" + "set a=$a$a\n" * 60, "a line of"),
+        (LONG + "linux /k" + " $a" * 5_000, "a line of"),
+        (LONG + "linux /k\ninitrd" + " $a" * 5_000, "a line of"),
+        (LONG + "".join(f"set b{n}=$a\n" for n in range(2_000)), "variables of"),
+        ("linux /a\n" * 501, "more entries than"),
+        ("search x\n" * 5_001, "more searches than"),
+        ("linux /a\ninitrd" + " /b" * 17, "more than 16 initramfs"),
+        ("linux /a\n" + "initrd /b\n" * 17, "more than 16 initramfs"),
+        ("#\n" + "x\n" * 20_002, "longer than"),
+        ("x " * 8_193 + "\n", "longer than"),
+        (f"{'x' * 16_000}\n" * 270, "longer than"),
+    ],
+    ids=[
+        *("growing variable", "arguments", "initramfs", "variables", "entries", "searches"),
+        *("initrds", "initrds in lines", "lines", "line", "text"),
+    ],
 )
-def test_what_nobody_needs_is_damaged(text: str) -> None:
-    with pytest.raises(Damaged):
+def test_what_nobody_needs_is_damaged(text: str, said: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(Damaged, match=said):
         World(with_grub(text)).boot()
+    assert time.monotonic() - started < 5
+
+
+def test_a_loader_entry_has_an_end() -> None:
+    files = with_grub(LONG + "blscfg\n")
+    entry = "/boot/loader/entries/a.conf"
+    files[entry] = b"linux /k\noptions $a\n"
+    assert len(World(files).boot().entries[0].arguments[0]) == 8_000
+    files[entry] = b"linux /k\n" + b"options $a\n" * 3
+    with pytest.raises(Damaged, match="a line of"):
+        World(files).boot()
+    files[entry] = b"linux /k\n" + b"title x\n" * 10_000
+    with pytest.raises(Damaged, match="longer than"):
+        World(files).boot()
+    files[entry] = b"linux /k\n" + b"initrd /i\n" * 17
+    with pytest.raises(Damaged, match="more than 16"):
+        World(files).boot()
+
+
+def test_entries_of_all_loaders_count_together() -> None:
+    esp = {**good_esp(), **{f"/EFI/{n}/grub.cfg": b"linux /k\n" * 100 for n in range(6)}}
+    with pytest.raises(Damaged, match="more entries than"):
+        World(good(), esp).boot()
+    files: Files = {**good(), "/extlinux.conf": b"label x\nlinux /k\n" * 501}
+    with pytest.raises(Damaged, match="more entries than"):
+        World(files).boot()
+
+
+def test_grubs_environment_is_small() -> None:
+    files = with_grub("linux /k\n")
+    files["/boot/grub/grubenv"] = b"a=b\n" * 20_000
+    with pytest.raises(Damaged, match="grubenv is longer than"):
+        World(files).boot()

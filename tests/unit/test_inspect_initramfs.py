@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import itertools
 import lzma
 import shutil
 import subprocess
@@ -97,6 +98,27 @@ def test_too_many_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(initramfs, "NAMES_MOST", 10)
     with pytest.raises(Damaged, match="more than 10 names"):
         names(cpio([str(number) for number in range(20)]))
+
+
+def test_too_many_names_in_many_archives_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initramfs, "NAMES_MOST", 10)
+    with pytest.raises(Damaged, match="more than 10 names"):
+        names(cpio(["a", "b", "c"]) * 4)
+
+
+def test_long_names_are_refused_together_and_alone() -> None:
+    with pytest.raises(Damaged, match="names have more than 32 MiB"):
+        for _ in initramfs.names(_names_of(4095), Budget()):
+            pass
+    (name,) = names(cpio(["n" * 4095]))
+    assert len(name) == 4095
+    with pytest.raises(Damaged, match="a name in its cpio archive has 4097 bytes"):
+        names(cpio(["n" * 4096]))
+
+
+def _names_of(length: int) -> Iterator[bytes]:
+    entry = cpio(["n" * length])[: 110 + length + 3 & ~3]
+    return itertools.repeat(entry, 9_000)
 
 
 def test_compression_within_compression_is_refused() -> None:

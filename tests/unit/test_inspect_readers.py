@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ LARGE = os.urandom(3 * MIB + 17)
 
 
 def tree_of(path: Path, budget: Budget | None = None) -> Tree:
-    budget = budget or Budget()
+    # so that what has no end fails soon
+    budget = budget or Budget(steps=100_000, seconds=30)
     return Tree(Ext(RawFile(path, budget), budget), budget)
 
 
@@ -205,16 +207,31 @@ def test_a_backup_that_is_not_at_the_end_is_a_remark(tmp_path: Path) -> None:
     assert "not at the end" in table.remarks[0]
 
 
-def test_extended_partitions_in_a_circle_end() -> None:
+@pytest.mark.parametrize("step", [2, 4], ids=["back", "itself"])
+def test_extended_partitions_in_a_circle_are_told(step: int) -> None:
     disk = bytearray(64 * 512)
     disk[446:462] = struct.pack("<B3sB3sII", 0, b"", 5, b"", 8, 50)
     disk[510:512] = b"\x55\xaa"
-    at = 8 * 512
-    disk[at + 446 : at + 462] = struct.pack("<B3sB3sII", 0, b"", 0x83, b"", 1, 1)
-    disk[at + 462 : at + 478] = struct.pack("<B3sB3sII", 0, b"", 5, b"", 0, 50)
-    disk[at + 510 : at + 512] = b"\x55\xaa"
+    for at, next_ in ((8, 4), (10, 4), (12, step)):
+        sector = struct.pack("<446xB3sB3sII", 0, b"", 0x83, b"", 1, 1)
+        sector += struct.pack("<B3sB3sII", 0, b"", 5, b"", next_, 50)
+        disk[at * 512 : at * 512 + 512] = sector.ljust(510, b"\0") + b"\x55\xaa"
     table = read_table(Bytes(bytes(disk)))
-    assert len(table.partitions) <= 2
+    assert len(table.partitions) == 2
+    assert "the chain of logical partitions runs in a circle" in table.problems
+
+
+def test_a_table_with_more_entries_than_linux_reads_is_damaged() -> None:
+    for count in (1024, 1025):
+        entries = bytes(128 * count)
+        fields = (92, 0, 0, 1, 511, 300, 500, bytes(16), 2, count, 128, zlib.crc32(entries))
+        header = bytearray(struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 65536, *fields))
+        struct.pack_into("<I", header, 16, zlib.crc32(header))
+        data = bytes(512) + header.ljust(512, b"\0") + entries
+        table = read_table(Bytes(data.ljust(512 * 512, b"\0")))
+        assert [f"has {count} entries" in problem for problem in table.problems] == (
+            [True] if count > 1024 else []
+        )
 
 
 def test_a_directory_that_holds_itself_ends_the_walk(tmp_path: Path) -> None:
@@ -239,6 +256,39 @@ def test_a_chain_of_clusters_in_a_circle_ends(tmp_path: Path) -> None:
     (number,) = files.names(files.root()).values()
     node = files.node(number)
     assert sum(map(len, files.stream(node))) == node.size, "no more than the size says"
+
+
+def test_a_directory_whose_clusters_are_a_circle_has_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "fat.img"
+    path.write_bytes(b"")
+    os.truncate(path, 8 * MIB)
+    world.write_fat(path, 0, 8 * MIB, tmp_path / "t", {f"/d/{n:08}": b"" for n in range(300)})
+    data = bytearray(path.read_bytes())
+    files = Fat(Bytes(bytes(data)), Budget())
+    assert files.names(files.node(files.names(files.root())["d"]))
+    reserved = struct.unpack_from("<H", data, 14)[0] * 512
+    # FAT12: the directory begins with cluster 2, which leads to itself
+    data[reserved + 3] = 2
+    data[reserved + 4] &= 0xF0
+    files = Fat(Bytes(bytes(data)), Budget())
+    with pytest.raises(Damaged, match="more than 65536 entries"):
+        files.names(files.node(files.names(files.root())["d"]))
+
+
+def test_a_journal_that_was_not_written_back_is_a_remark(tmp_path: Path) -> None:
+    path = make_ext(tmp_path, FILES, "-t", "ext4")
+    assert Ext(RawFile(path, Budget()), Budget()).remarks == ()
+    world.run("debugfs", "-w", "-R", "feature needs_recovery", str(path))
+    (remark,) = Ext(RawFile(path, Budget()), Budget()).remarks
+    assert "journal holds changes that were not written back" in remark
+
+
+def test_a_link_to_itself_leads_nowhere_after_a_few_steps() -> None:
+    tree = Tree(world.Memory({"/a": Link("a"), "/b/c": Link("../b/c/d")}), Budget(steps=500))
+    assert tree.find("/a") is None
+    assert tree.find("/b/c/x") is None
+    with pytest.raises(Exhausted, match="more steps"):
+        Tree(world.Memory({"/a": Link("a")}), Budget(steps=20)).find("/a")
 
 
 def test_what_no_sound_disk_needs_ends_by_the_budget(tmp_path: Path) -> None:

@@ -167,6 +167,13 @@ def test_partitions_behind_the_root_keep_it_from_growing() -> None:
     assert told.severity is WARNING
 
 
+def test_compute_engine_boots_no_disk_without_a_partition_table() -> None:
+    rule = RULES["gcp.partition-table"]
+    (told,) = world.found(rule, World(table=Table("none")))
+    assert told.severity is ERROR
+    assert world.found(rule, World(table=Table("mbr", world.PARTITIONS))) == []
+
+
 def test_a_damaged_table_is_told() -> None:
     disk = World(table=Table("gpt", (), bytes(440), ("its checksum is wrong",)))
     (told,) = world.found(RULES["disk.partition-table"], disk)

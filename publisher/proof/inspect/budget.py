@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable
 
 from publisher.errors import PublishError
-from publisher.model import GIB
+from publisher.model import GIB, MIB
 
 
 class Unreadable(PublishError):
@@ -21,9 +22,18 @@ class Exhausted(Damaged):
     """Looking took more time, reads or bytes than a sound disk needs."""
 
 
+_OBJECT = 120
+"""About what Python takes for a short string in a set, beside its characters."""
+
+
+READER_FAULTS = (struct.error, ValueError, LookupError, RecursionError, MemoryError)
+"""What else a disk that is damaged, or made to be read wrong, brings a reader to raise."""
+
+
 class Budget:
-    """What one inspection may spend: seconds, bytes read or unpacked, and steps
-    (reads, entries, names). All readers of a disk draw on the same one.
+    """What one inspection may spend: seconds, bytes read or unpacked, steps (reads,
+    entries, names), and memory for what is remembered until its end. All readers of a
+    disk draw on the same one.
 
     `check` is called now and then, so that a cancelled task ends the reading.
     """
@@ -34,12 +44,14 @@ class Budget:
         seconds: float = 180.0,
         size: int = 8 * GIB,
         steps: int = 10_000_000,
+        memory: int = 192 * MIB,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._deadline = time.monotonic() + seconds
         self._seconds = seconds
         self._size = size
         self._steps = steps
+        self._memory = memory
         self._check = check
 
     def charge(self, size: int = 0) -> None:
@@ -54,3 +66,10 @@ class Budget:
             self._check()
             if time.monotonic() > self._deadline:
                 raise Exhausted(f"reading it takes longer than {self._seconds:.0f} s")
+
+    def keep(self, *texts: str) -> None:
+        """A step that remembers texts. Raises Exhausted."""
+        self.charge()
+        self._memory -= sum(map(len, texts)) + _OBJECT * len(texts)
+        if self._memory < 0:
+            raise Exhausted("it tells of more than a sound disk can hold")

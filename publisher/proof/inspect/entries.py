@@ -7,17 +7,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from publisher.proof.inspect.budget import Damaged
+from publisher.proof.inspect.allowance import Allowance
+from publisher.proof.inspect.budget import Budget, Damaged
 from publisher.proof.inspect.pe import section_text, sections
 from publisher.proof.inspect.tree import Tree
 
 _WORD = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\;]|(?<=\S);(?=\S))+""")
 _QUOTED = re.compile(r"""'([^']*)'|"((?:\\.|[^"\\])*)"|\\(.)""")
-_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_LINES_MOST = 20_000
-_LINE_MOST = 16_384
-_ENTRIES_MOST = 500
-_INITRDS_MOST = 16
+_ENTRY_FILES_MOST = 500
+_SMALL_MOST = 65_536
+"""Characters of a file that is one entry, or GRUB's environment."""
 _RESCUE = re.compile(r"\b(single|recovery|rescue|emergency)\b")
 
 
@@ -70,9 +69,10 @@ class Boot:
     files: tuple[str, ...]
 
 
-def read_boot(tree: Tree, esp: Tree | None, esp_path: str = "/boot/efi") -> Boot:
+def read_boot(tree: Tree, esp: Tree | None, budget: Budget, esp_path: str = "/boot/efi") -> Boot:
     """From the installation and its EFI system partition, whose files are named as
     if that was mounted at `esp_path`."""
+    allowed = Allowance(budget)
     entries: list[Entry] = []
     default: list[Entry] = []
     references: list[Reference] = []
@@ -81,9 +81,10 @@ def read_boot(tree: Tree, esp: Tree | None, esp_path: str = "/boot/efi") -> Boot
         if not tree.is_file(path):
             continue
         files.append(path)
-        grub = _Grub(path, tree, environment(tree, f"{path.rpartition('/')[0]}/grubenv"))
+        variables = _environment(tree, f"{path.rpartition('/')[0]}/grubenv", allowed)
+        grub = _Grub(path, tree, allowed, variables)
         if grub.uses_entries:
-            bls = list(_loader_entries(tree, "/boot/loader/entries", "", grub.variables))
+            bls = list(_loader_entries(tree, "/boot/loader/entries", "", grub.variables, allowed))
             files += [entry.path for entry in bls]
             grub.entries[:0] = bls
             default += bls[:1]
@@ -94,7 +95,7 @@ def read_boot(tree: Tree, esp: Tree | None, esp_path: str = "/boot/efi") -> Boot
     if esp is not None:
         for path in esp.glob("/EFI/*/grub.cfg"):
             files.append(esp_path + path)
-            grub = _Grub(path, esp, {}, esp_path)
+            grub = _Grub(path, esp, allowed, {}, esp_path)
             references += grub.references
             entries += grub.entries
             default += grub.default()
@@ -104,39 +105,30 @@ def read_boot(tree: Tree, esp: Tree | None, esp_path: str = "/boot/efi") -> Boot
         ):
             if any(default) and where is tree:
                 continue
-            bls = list(_loader_entries(where, at, shown, {}))
+            bls = list(_loader_entries(where, at, shown, {}, allowed))
             files += [entry.path for entry in bls]
             entries += bls
             default += bls[:1]
         for path in esp.glob("/EFI/Linux/*.efi") + esp.glob("/EFI/BOOT/BOOT*.EFI"):
             unified = _unified(esp, path, esp_path)
             if unified is not None:
+                allowed.entry()
                 files.append(esp_path + path)
                 entries.append(unified)
                 default.append(unified)
     for path in ("/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg", "/extlinux.conf"):
         if tree.is_file(path):
             files.append(path)
-            found = list(_extlinux(path, tree))
+            found = list(_extlinux(path, tree, allowed))
             entries += found
             default += found[:1]
-    if len(entries) > _ENTRIES_MOST or any(len(e.initrds) > _INITRDS_MOST for e in entries):
-        raise Damaged("the boot loaders' configuration has more entries than anyone needs")
     return Boot(tuple(entries), tuple(default), tuple(references), tuple(files))
 
 
-def environment(tree: Tree, path: str) -> dict[str, str]:
+def _environment(tree: Tree, path: str, allowed: Allowance) -> dict[str, str]:
     """GRUB's environment block."""
-    pairs = (line.partition("=") for _, line in tree.lines(path))
+    pairs = (line.partition("=") for _, line in allowed.lines(tree, path, _SMALL_MOST))
     return {key: value for key, equals, value in pairs if equals}
-
-
-def _expand(text: str, variables: Mapping[str, str]) -> str:
-    for _ in range(3):
-        text = _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], ""), text)
-        if len(text) > _LINE_MOST:
-            raise Damaged("a line of the boot loader's configuration has no end")
-    return text
 
 
 def _words(line: str) -> list[str]:
@@ -147,20 +139,19 @@ def _words(line: str) -> list[str]:
     return [_QUOTED.sub(plain, word) for word in _WORD.findall(line)]
 
 
-def _text_lines(tree: Tree, path: str) -> Iterator[tuple[int, str]]:
-    for count, (number, line) in enumerate(tree.lines(path)):
-        if count > _LINES_MOST or len(line) > _LINE_MOST:
-            raise Damaged(f"{path} is longer than a configuration can be")
-        yield number, line
-
-
 class _Grub:
     """A grub.cfg: a script, of which the commands are read in order and conditions
     are not followed."""
 
     def __init__(
-        self, path: str, tree: Tree, variables: Mapping[str, str], shown: str = ""
+        self,
+        path: str,
+        tree: Tree,
+        allowed: Allowance,
+        variables: Mapping[str, str],
+        shown: str = "",
     ) -> None:
+        self._allowed = allowed
         self.variables = dict(variables)
         self.entries: list[Entry] = []
         self.references: list[Reference] = []
@@ -172,7 +163,7 @@ class _Grub:
         self._kernel: Entry | None = None
         self._open: list[str] = []
         self._top = 0
-        for number, line in _text_lines(tree, path):
+        for number, line in allowed.lines(tree, path):
             words = _words(line)
             if words:
                 self._command(number, words)
@@ -191,20 +182,27 @@ class _Grub:
             self._kernel = None
         elif command == "set" and rest:
             key, _, value = rest[0].partition("=")
-            self.variables[key] = _expand(value, self.variables)
+            self.variables[key] = self._expand(value)[0]
             if key == "default" and self.variables[key]:
                 self._wanted = self.variables[key]
         elif command in ("linux", "linuxefi", "linux16") and rest:
-            arguments = " ".join(_expand(word, self.variables) for word in rest[1:]).split()
-            kernel = _device_path(_expand(rest[0], self.variables))
+            kernel, *more = self._expand(*rest)
+            arguments = " ".join(more).split()
+            self._allowed.entry()
             self._kernel = Entry(
-                self._path, number, self._title, kernel, (), tuple(arguments), self._name
+                self._path,
+                number,
+                self._title,
+                _device_path(kernel),
+                (),
+                tuple(arguments),
+                self._name,
             )
             self.entries.append(self._kernel)
             self._tops.append(self._top - 1)
         elif command in ("initrd", "initrdefi", "initrd16") and self._kernel is not None:
-            initrds = tuple(_device_path(_expand(word, self.variables)) for word in rest)
-            self._kernel = replace(self._kernel, initrds=self._kernel.initrds + initrds)
+            initrds = self._kernel.initrds + tuple(map(_device_path, self._expand(*rest)))
+            self._kernel = replace(self._kernel, initrds=self._allowed.initrds(initrds))
             self.entries[-1] = self._kernel
         elif command == "search" or command.startswith("search."):
             self._search(number, command, rest)
@@ -212,6 +210,9 @@ class _Grub:
             self.uses_entries = True
         if words[-1] == "{":
             self._open.append(command)
+
+    def _expand(self, *words: str) -> list[str]:
+        return self._allowed.expand(words, self.variables)
 
     def _search(self, number: int, command: str, rest: Sequence[str]) -> None:
         plain = [word for word in rest if not word.startswith("-")]
@@ -222,7 +223,8 @@ class _Grub:
         if "--set" in flags and "--set=root" not in rest and len(plain) > 1:
             plain = plain[1:]
         if plain:
-            value = _expand(plain[0], self.variables)
+            (value,) = self._expand(plain[0])
+            self._allowed.reference()
             self.references.append(Reference(self._path, number, what, value))
 
     def default(self) -> list[Entry]:
@@ -240,28 +242,30 @@ def _device_path(path: str) -> str:
 
 
 def _loader_entries(
-    tree: Tree, directory: str, shown: str, variables: Mapping[str, str]
+    tree: Tree, directory: str, shown: str, variables: Mapping[str, str], allowed: Allowance
 ) -> Iterator[Entry]:
     """Type 1 entries of the Boot Loader Specification, the newest first."""
     found = tree.glob(f"{directory}/*.conf")
-    if len(found) > _ENTRIES_MOST:
+    if len(found) > _ENTRY_FILES_MOST:
         raise Damaged(f"{shown}{directory} has more entries than anyone needs")
     for path in sorted(found, key=_version_key, reverse=True):
         fields: dict[str, list[str]] = {}
         place = 0
-        for number, line in _text_lines(tree, path):
+        for number, line in allowed.lines(tree, path, _SMALL_MOST):
             key, _, value = line.partition(" ")
             fields.setdefault(key.strip(), []).append(value.strip())
             place = number if key == "options" else place
         if "linux" in fields or "efi" in fields:
-            arguments = _expand(" ".join(fields.get("options", ())), variables).split()
+            options = allowed.expand(fields.get("options", ()), variables)
+            initrds = tuple(word for line in fields.get("initrd", ()) for word in line.split()[:1])
+            allowed.entry()
             yield Entry(
                 shown + path,
                 place,
                 " ".join(fields.get("title", ())),
                 (fields.get("linux") or fields["efi"])[0],
-                tuple(word for line in fields.get("initrd", ()) for word in line.split()[:1]),
-                tuple(arguments),
+                allowed.initrds(initrds),
+                tuple(" ".join(options).split()),
             )
 
 
@@ -273,7 +277,7 @@ def _version_key(path: str) -> list[tuple[int, str]]:
     return newest + [(int(p), "") if p.isdigit() else (0, p) for p in pieces]
 
 
-def _extlinux(path: str, tree: Tree) -> Iterator[Entry]:
+def _extlinux(path: str, tree: Tree, allowed: Allowance) -> Iterator[Entry]:
     here: dict[str, tuple[int, str]] = {}
     directory = path.rpartition("/")[0]
 
@@ -288,9 +292,11 @@ def _extlinux(path: str, tree: Tree) -> Iterator[Entry]:
             initrds = here["initrd"][1].split(",")
         absolute = [p if p.startswith("/") else f"{directory}/{p}" for p in (kernel[1], *initrds)]
         title = here.get("label", (0, ""))[1]
-        yield Entry(path, line, title, absolute[0], tuple(absolute[1:]), tuple(arguments))
+        allowed.entry()
+        found = allowed.initrds(tuple(absolute[1:]))
+        yield Entry(path, line, title, absolute[0], found, tuple(arguments))
 
-    for number, line in _text_lines(tree, path):
+    for number, line in allowed.lines(tree, path):
         key, _, value = line.partition(" ")
         if key.lower() == "label":
             yield from made()

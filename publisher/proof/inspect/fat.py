@@ -36,16 +36,7 @@ class Fat:
         boot = storage.read(0, 512)
         sector, per_cluster, reserved, fats, root, small = struct.unpack_from("<HBHBHH", boot, 11)
         per_fat, large = struct.unpack_from("<H8xI", boot, 22)
-        if sector not in (512, 1024, 2048, 4096) or per_cluster not in (
-            1,
-            2,
-            4,
-            8,
-            16,
-            32,
-            64,
-            128,
-        ):
+        if sector not in _SECTORS or per_cluster not in _CLUSTERS:
             raise Damaged("its boot sector is damaged")
         if not reserved or not 1 <= fats <= 2:
             raise Damaged("its boot sector has no reserved sector or no FAT")

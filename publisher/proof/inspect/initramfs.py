@@ -17,6 +17,8 @@ from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
 
 NAMES_MOST = 300_000
 _NAME_MOST = 4096
+_TEXT_MOST = 32 * MIB
+"""Of all names: those of distributions have 2 MiB."""
 UNPACKED_MOST = 2 * GIB
 """Of one initramfs: those of distributions have less than a quarter of it."""
 _MEMORY = 160 * MIB
@@ -40,8 +42,15 @@ def names(pieces: Iterable[bytes], budget: Budget) -> Iterator[str]:
     Raises Damaged for what is no initramfs, Unreadable for a compression that
     can't be undone here, Exhausted for one that unpacks without end.
     """
+    count, length = 0, 0
     try:
-        yield from _archives(_Pieces(pieces), budget, 1)
+        for name in _archives(_Pieces(pieces), budget, 1):
+            count, length = count + 1, length + len(name)
+            if count > NAMES_MOST:
+                raise Damaged(f"it holds more than {NAMES_MOST} names")
+            if length > _TEXT_MOST:
+                raise Damaged(f"its names have more than {_TEXT_MOST // MIB} MiB")
+            yield name
     except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         raise Damaged(f"it is damaged or cut short: {error}") from error
     except HostError as error:
@@ -161,7 +170,7 @@ class _Buffered:
 
 def _cpio(stream: _Buffered, budget: Budget) -> Iterator[str]:
     start = stream.position
-    for _ in range(NAMES_MOST):
+    while True:
         budget.charge()
         header = stream.exactly(_HEADER)
         if header[:6] not in (b"070701", b"070702"):
@@ -179,4 +188,3 @@ def _cpio(stream: _Buffered, budget: Budget) -> Iterator[str]:
         stream.skip(size)
         stream.skip(-(stream.position - start) % 4)
         yield name.lstrip("./")
-    raise Damaged(f"it holds more than {NAMES_MOST} names")

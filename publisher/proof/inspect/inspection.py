@@ -258,7 +258,7 @@ class Inspection:
             esp = self.esp()
         except Unreadable:
             esp = None
-        return boot_entries.read_boot(tree, esp, ESP_PATH)
+        return boot_entries.read_boot(tree, esp, self.budget, ESP_PATH)
 
     def boot_file(self, path: str) -> str:
         """The path in the tree of a file that a boot loader names by its own root;

@@ -58,13 +58,18 @@ class Kernel:
             for number, line in self._tree.lines(self.config_path()):
                 key, equals, value = line.partition("=")
                 if equals:
+                    self._budget.keep(key, value)
                     found[key] = (value.strip('"'), number)
         return found
 
     @once
     def _builtin(self) -> frozenset[str]:
-        lines = self._tree.lines(f"{self.directory}/modules.builtin")
-        return frozenset(module for _, line in lines if (module := _name(line)))
+        found: set[str] = set()
+        for _, line in self._tree.lines(f"{self.directory}/modules.builtin"):
+            if module := _name(line):
+                self._budget.keep(module)
+                found.add(module)
+        return frozenset(found)
 
     @once
     def _modules(self) -> Mapping[str, tuple[str, ...]]:
@@ -76,6 +81,7 @@ class Kernel:
                 raise Damaged(f"{self.directory} tells of more than {_MODULES_MOST} drivers")
             if colon and (module := _name(path)):
                 found[module] = tuple(_name(word) for word in needed.split())
+                self._budget.keep(module, *found[module])
         return found
 
     @once
@@ -84,7 +90,9 @@ class Kernel:
         found: set[str] = set()
         for path in self.initrds:
             try:
-                found.update(initramfs.names(self._open_initrd(path), self._budget))
+                for name in initramfs.names(self._open_initrd(path), self._budget):
+                    self._budget.keep(name)
+                    found.add(name)
             except Unreadable as error:
                 raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
         return frozenset(found)
@@ -116,13 +124,18 @@ class Kernel:
             return "initramfs"
         return "module" if module in self._modules() else "absent"
 
+    @once
     def lacking(self, module: str) -> list[str]:
         """What the driver needs in the initramfs and is not there."""
-        found = [module.replace("-", "_")]
-        for needed in found:
-            found += [n for n in self._modules().get(needed, ()) if n not in found]
-        places = {needed: self.driver(needed) for needed in found}
-        return [needed for needed, place in places.items() if place in ("module", "absent")]
+        module = module.replace("-", "_")
+        found, todo = {module: self.driver(module)}, [module]
+        for needed in todo:
+            for below in self._modules().get(needed, ()):
+                self._budget.charge()
+                if below not in found:
+                    found[below] = self.driver(below)
+                    todo.append(below)
+        return [needed for needed, place in found.items() if place in ("module", "absent")]
 
 
 def _name(path: str) -> str:

@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from publisher.disks import foreign
+from publisher.disks import bounded, foreign
 from publisher.errors import HostError, PublishError
 from publisher.proof.inspect.budget import Budget, Damaged
 from publisher.proof.inspect.storage import inside
 from publisher.task import Task
 from publisher.vm import process
+from publisher.vm.host import require
 
 _START = 30.0
 _ANSWER = 60.0
@@ -82,8 +83,10 @@ def served(path: Path, budget: Budget, task: Task) -> Iterator[Served]:
     arguments, _ = foreign.opening(path, task.check)
     with tempfile.TemporaryDirectory(prefix="publish-") as directory:
         address = f"{directory}/nbd"
-        argv = ["qemu-nbd", "--read-only", "--shared=1", "--discard=ignore"]
-        child = process.spawn([*argv, f"--socket={address}", *arguments], stderr=subprocess.PIPE)
+        argv = [require("qemu-nbd"), "--read-only", "--shared=1", "--discard=ignore"]
+        child = process.spawn(
+            bounded.command(*argv, f"--socket={address}", *arguments), stderr=subprocess.PIPE
+        )
         try:
             with _connect(address, child, task) as connection:
                 yield Served(connection, budget)

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from publisher.proof.inspect.budget import Unreadable
+from publisher.proof.inspect.budget import Damaged, Unreadable
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -26,9 +26,13 @@ def once(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], 
                 known[args] = method(self, *args, **kwargs)
             except Unreadable as error:
                 known[args] = error
+            except MemoryError:
+                known[args] = Damaged("reading it takes more memory than there is")
         value = known[args]
         if isinstance(value, Unreadable):
-            raise value
+            # its frames hold what was read until then
+            value.__context__ = value.__cause__ = None
+            raise value.with_traceback(None)
         return value
 
     return cast("Callable[Concatenate[S, P], T]", remembered)

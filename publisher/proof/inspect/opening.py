@@ -37,7 +37,7 @@ def opened(path: Path, scratch: Path, budget: Budget, task: Task) -> Iterator[St
 @contextlib.contextmanager
 def viewed(path: Path, budget: Budget, task: Task) -> Iterator[Storage]:
     """`opened`, of a file that is not compressed."""
-    if foreign.describe(path)["format"] != "raw":
+    if foreign.describe(path, task.check)["format"] != "raw":
         with served(path, budget, task) as disk:
             yield disk
         return

@@ -81,6 +81,7 @@ class Tree:
                 return None
             node = place.files.node(number)
             if node.is_link and (todo or follow):
+                self._budget.charge()
                 links += 1
                 if links > _LINKS_MOST:
                     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TypeAlias
 
 from publisher.model import Disk
 from publisher.proof.inspect.btrfs import Btrfs
-from publisher.proof.inspect.budget import Budget, Damaged, Unreadable
+from publisher.proof.inspect.budget import READER_FAULTS, Budget, Damaged, Unreadable
 from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.storage import RawFile
@@ -39,7 +38,7 @@ _USES: Mapping[str, str] = {
 """Which manager a distribution has, by ID or ID_LIKE in its os-release."""
 PACKAGES_MOST = 100_000
 """All of Debian's for one architecture are fewer."""
-_BROKEN = (Unreadable, struct.error, ValueError, LookupError, RecursionError)
+_BROKEN = (Unreadable, *READER_FAULTS)
 """What a disk that is damaged, or made to be read wrong, raises."""
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from publisher.model import Extent
 from publisher.proof.inspect.btrfs import Btrfs
-from publisher.proof.inspect.budget import Budget, Unreadable
+from publisher.proof.inspect.budget import READER_FAULTS, Budget, Unreadable
 from publisher.proof.inspect.ext import Ext
 from publisher.proof.inspect.filesystem import FileSystem, Node
 from publisher.proof.inspect.inspection import Inspection
@@ -21,7 +20,7 @@ from publisher.proof.inspect.tree import Tree
 from publisher.proof.inspect.volume import Volume
 from publisher.proof.inspect.xfs import Xfs
 
-UNREADABLE = (Unreadable, struct.error, ValueError, LookupError, RecursionError)
+UNREADABLE = (Unreadable, *READER_FAULTS)
 """What a disk that is damaged, or made to be read wrong, raises."""
 _JOURNAL = 8
 """The inode of ext3's and ext4's journal."""
