@@ -41,7 +41,7 @@ class Source(Protocol):
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A secret on the disk: `value` is only a digest of it, `shown` at most its
-    first four characters."""
+    first four characters; `admits` as in its rule."""
 
     rule: str
     title: str
@@ -50,6 +50,7 @@ class Hit:
     length: int
     value: bytes
     shown: str
+    admits: str = ""
 
 
 def fingerprint(secret: bytes) -> bytes:
@@ -221,7 +222,8 @@ def _judge(rule: Rule, source: Source, data: bytes, base: int, end: int) -> Hit 
     start, length, secret = verdict
     offset = base + end - rule.before + start
     shown = _shown(window[start : start + length])
-    return Hit(rule.id, rule.title, rule.fix, offset, length, fingerprint(secret), shown)
+    value = fingerprint(secret)
+    return Hit(rule.id, rule.title, rule.fix, offset, length, value, shown, rule.admits)
 
 
 OWN = "build-secret"

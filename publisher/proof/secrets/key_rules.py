@@ -109,6 +109,7 @@ KEYS: tuple[Rule, ...] = (
         exactly(_SHADOW, before=300),
         "lock the account (passwd --lock --delete USER), or give it a key at first boot",
         before=300,
+        admits="shadow",
     ),
     Rule(
         "password-hash",
@@ -116,5 +117,6 @@ KEYS: tuple[Rule, ...] = (
         rb"\$(?:[567y]|gy|2[abxy])\$[^:\s]{22,}?[./A-Za-z0-9]{31}",
         exactly(rb"(" + _HASH + rb")(?![./A-Za-z0-9])", tokens.random),
         "take it out of the file, and change the password where else it is used",
+        admits="shadow",
     ),
 )

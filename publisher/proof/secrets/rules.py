@@ -31,6 +31,7 @@ AUTHORIZED = Rule(
     ),
     "remove the file at the end of the build: the clouds bring the user's keys at first boot",
     after=4200,
+    admits="authorized_keys",
 )
 """Only where it stands makes it one: in authorized_keys, or in erased space."""
 

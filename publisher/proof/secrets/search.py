@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from publisher.proof.secrets.known import Known
 from publisher.proof.secrets.leftovers import leftovers
 from publisher.proof.secrets.packed import packed_hits
 from publisher.proof.secrets.places import UNREADABLE, Place, Volumes
-from publisher.proof.secrets.published import Packages
+from publisher.proof.secrets.published import Packages, published_in
 from publisher.proof.secrets.rules import AUTHORIZED
 from publisher.task import Task
 
@@ -30,9 +31,9 @@ _REMOVE = "sudo rm -rf {path} in the last build step; "
 def search(disk: Disk, known: Known, task: Task) -> Sequence[Finding]:
     """All secrets in the bytes of the disk, free blocks and slack included: errors.
 
-    Notes are what is public in any case (test keys in unchanged files of Debian's
-    packages). Of what is compressed on the disk only files are opened that the file
-    system itself compresses; what is encrypted is not.
+    Notes are what is public in any case (test keys that Debian's packages bring). Of what
+    is compressed on the disk only files are opened that the file system itself compresses;
+    what is encrypted is not.
     """
     task.phase("looking for secrets")
     engine = Engine(known)
@@ -67,16 +68,17 @@ def refuse(findings: Sequence[Finding], *, public: bool) -> None:
 def _tell(
     found: Sequence[Hit], storage: RawFile, engine: Engine, budget: Budget, task: Task
 ) -> list[Finding]:
+    public, left = _split(found)
     try:
         volumes = Volumes(storage, budget)
-        if found:
+        if left:
             task.phase("finding the files of what was found")
-        places = dict(volumes.locate([hit.offset for hit in found]))
+        places = dict(volumes.locate([hit.offset for hit in left]))
     except UNREADABLE as error:
-        places = {h.offset: Place(f"byte {h.offset} of the disk ({error})") for h in found}
-        return [*_findings(found, places, {})]
+        places = {h.offset: Place(f"byte {h.offset} of the disk ({error})") for h in left}
+        public += [hit for hit in left if _harmless(hit, places[hit.offset])]
+        return [*_findings(left, places, {}), *_public(public)]
     packages = {id(volume): Packages(tree) for volume, tree in volumes.trees()}
-    owners = _owners(found, places, packages)
     told = list(_left(volumes))
     packed: list[Hit] = []
     # the last, as it may use up what the budget still allows
@@ -89,8 +91,18 @@ def _tell(
     except UNREADABLE as error:
         evidence = f"files that the file system compresses were not all read: {error}"
         told.append(Finding("secrets.unexamined", Severity.WARNING, evidence))
-    owners = _owners(packed, places, packages) | owners
-    return [*_findings([*found, *packed], places, owners), *told]
+    more, packed = _split(packed)
+    left += packed
+    public += more + [h for h in left if _harmless(h, places[h.offset])]
+    return [*_findings(left, places, packages), *_public(public), *told]
+
+
+def _split(found: Sequence[Hit]) -> tuple[list[Hit], list[Hit]]:
+    """Those that Debian publishes, and the rest, whose files are to be found. What may let
+    somebody in is of the rest: the file decides."""
+    public = [h for h in found if h.rule != OWN and not h.admits and published_in(h.value)]
+    some = set(public)
+    return public, [hit for hit in found if hit not in some]
 
 
 def _left(volumes: Volumes) -> Iterator[Finding]:
@@ -108,52 +120,35 @@ def _left(volumes: Volumes) -> Iterator[Finding]:
             yield Finding("secrets.unexamined", Severity.WARNING, evidence)
 
 
-def _owners(
-    found: Sequence[Hit], places: Mapping[int, Place], packages: Mapping[int, Packages]
-) -> dict[bytes, str]:
-    """The package in which a value is published, by the value's digest: the same
-    value elsewhere (compiled, copied, erased) is no secret either."""
-    owners: dict[bytes, str] = {}
-    known: dict[tuple[int, int], str] = {}
-    for hit in found:
-        place = places[hit.offset]
-        if hit.rule == OWN or place.slack or place.node is None or place.volume is None:
-            continue
-        files = place.volume.files
-        assert files is not None
-        key = (id(place.volume), place.node.number)
-        if key not in known:
-            known[key] = packages[id(place.volume)].owner(place.inner, files, place.node)
-        if known[key]:
-            owners.setdefault(hit.value, known[key])
-    return owners
-
-
 def _counts(hit: Hit, place: Place) -> bool:
     """A public key is no secret: it matters where it lets somebody in, and where an
-    erased file may have been of that kind."""
-    return hit.rule != AUTHORIZED.id or not place.path or _lets_in(hit, place)
+    erased file may have been of that kind. Of what Debian publishes, only the former."""
+    if not hit.admits or hit.admits in place.path:
+        return True
+    return not published_in(hit.value) and (hit.rule != AUTHORIZED.id or not place.path)
 
 
-def _lets_in(hit: Hit, place: Place) -> bool:
-    return hit.rule == AUTHORIZED.id and "authorized_keys" in place.path
+def _harmless(hit: Hit, place: Place) -> bool:
+    """What would be a secret if Debian did not publish it."""
+    return hit.rule != AUTHORIZED.id and not _counts(hit, place)
+
+
+def _installed_by(place: Place, packages: Mapping[int, Packages]) -> str:
+    if place.slack or place.node is None or place.volume is None:
+        return ""
+    files = place.volume.files
+    assert files is not None
+    return packages[id(place.volume)].owner(place.inner, files, place.node)
 
 
 def _findings(
-    found: Sequence[Hit], places: Mapping[int, Place], owners: Mapping[bytes, str]
+    found: Sequence[Hit], places: Mapping[int, Place], packages: Mapping[int, Packages]
 ) -> Iterator[Finding]:
     """One for each kind and file, or for each kind among what lies in no file."""
     secrets: dict[tuple[str, str, str], list[Hit]] = {}
-    public: dict[str, set[str]] = {}
     for hit in found:
         place = places[hit.offset]
-        # a public test key that lets somebody in is as bad as any other
-        certain = hit.rule == OWN or _lets_in(hit, place)
-        owner = "" if certain else owners.get(hit.value, "")
-        if owner:
-            if hit.rule != AUTHORIZED.id:
-                public.setdefault(owner, set()).add(place.text)
-        elif _counts(hit, place):
+        if _counts(hit, place):
             secrets.setdefault((hit.rule, hit.title, place.path), []).append(hit)
     for (rule, title, path), some in secrets.items():
         first = some[0]
@@ -167,13 +162,27 @@ def _findings(
             f"{title}{times} in {'; '.join(dict.fromkeys(where))}{more}"
             f" ({first.length} bytes at {at}{start})"
         )
+        fix = first.fix
+        package = _installed_by(places[first.offset], packages)
+        if package:
+            evidence += f"; installed by package {package}"
+            fix += (
+                f"; if everybody can have {package}, let it pass: in [secrets], ignore = "
+                f'[{{ rule = "secrets.{rule}", path = "{path}", reason = "…" }}]'
+            )
         how = (
             _REMOVE.format(path=shlex.quote(path))
             if path and not places[first.offset].slack
             else _ERASED
         )
-        yield Finding(f"secrets.{rule}", Severity.ERROR, evidence, how + first.fix, path=path)
-    for package, texts in sorted(public.items()):
-        shown = "; ".join(sorted(texts)[:_PLACES_SHOWN])
-        evidence = f"published with the Debian package {package}, so no secret: {shown}"
+        yield Finding(f"secrets.{rule}", Severity.ERROR, evidence, how + fix, path=path)
+
+
+def _public(found: Sequence[Hit]) -> Iterator[Finding]:
+    """One note for each of Debian's packages. Nobody asks for the files: so they are not
+    looked for, which takes longer than the search."""
+    for package, count in sorted(Counter(published_in(hit.value) for hit in found).items()):
+        titles = ", ".join(sorted({h.title for h in found if published_in(h.value) == package}))
+        times = f" ({count} of them)" if count > 1 else ""
+        evidence = f"{titles}{times}: published with Debian's package {package}, so no secret"
         yield Finding("secrets.published", Severity.NOTE, evidence)

@@ -1,0 +1,47 @@
+"""The secret gate: real secrets are found, look-alikes are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from publisher.model import Finding
+from tests.unit.ext_disk import ext_disk
+from tests.unit.secret_samples import LOOKALIKES, SECRETS, found, secrets
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Finding]:
+    """What is found on a disk with all SECRETS and all LOOKALIKES."""
+    place = tmp_path_factory.mktemp("planted")
+    files = {f"/secret/{n}.txt": text for n, (_, text) in enumerate(SECRETS.values())}
+    files |= {f"/lookalike/{n}.txt": text for n, text in enumerate(LOOKALIKES.values())}
+    return found(ext_disk(place, files), place)
+
+
+@pytest.mark.parametrize("title", SECRETS)
+def test_a_secret_is_found_with_its_file_and_a_way_out(
+    planted: Sequence[Finding], title: str
+) -> None:
+    rule, _ = SECRETS[title]
+    path = f"/secret/{list(SECRETS).index(title)}.txt"
+    here = [f for f in secrets(planted) if path in f.evidence]
+    assert f"secrets.{rule}" in {finding.rule for finding in here}
+    assert all(finding.fix.startswith(f"sudo rm -rf {path}") for finding in here)
+
+
+@pytest.mark.parametrize("title", LOOKALIKES)
+def test_what_only_looks_like_a_secret_is_none(planted: Sequence[Finding], title: str) -> None:
+    path = f"/lookalike/{list(LOOKALIKES).index(title)}.txt"
+    assert [f for f in planted if path in f.evidence] == []
+
+
+def test_no_finding_shows_more_than_four_characters(planted: Sequence[Finding]) -> None:
+    told = json.dumps([finding.to_json() for finding in planted])
+    for _, text in SECRETS.values():
+        content = text.decode("latin-1") if isinstance(text, bytes) else text
+        for word in content.replace('"', " ").replace("=", " ").split():
+            if len(word) >= 20 and not word.startswith(("http", "machine")):
+                assert word[-12:] not in told
