@@ -25,6 +25,7 @@ _ERASED = (
     "erase what is free: fstrim on the mounted file system (a build's sealing does so), "
     "or zerofree; "
 )
+_ACCEPT = ': in [secrets], ignore = [{{ rule = "secrets.{}", reason = "…" }}]'
 _REMOVE = "sudo rm -rf {path} in the last build step; "
 
 
@@ -47,21 +48,25 @@ def search(disk: Disk, known: Known, task: Task) -> Sequence[Finding]:
     for title in engine.overrun:
         evidence = f"the disk holds too much that looks like: {title}; not all was examined"
         findings.append(Finding("secrets.unexamined", Severity.WARNING, evidence))
-    for label in known.unsearchable:
-        evidence = f"{label} is too short to be looked for"
-        findings.append(Finding("secrets.too-short", Severity.NOTE, evidence))
+    for label, why in known.unsearchable.items():
+        fix = f"make it longer, and hand it over again; or accept that{_ACCEPT}".format("too-short")
+        evidence = f"{label} was not looked for: it {why}"
+        findings.append(Finding("secrets.too-short", Severity.WARNING, evidence, fix))
     return findings
 
 
 def refuse(findings: Sequence[Finding], *, public: bool) -> None:
     """Raise ProofError where these findings forbid a release to this audience: to the
-    public any secret does; a private one is only warned of."""
+    public any secret does, and all that was not searched; a private one is only warned of."""
     secrets = [finding for finding in findings if finding.severity is Severity.ERROR]
-    if public and secrets:
-        more = f" (and {len(secrets) - 1} more)" if len(secrets) > 1 else ""
+    missed = [finding for finding in findings if finding.severity is Severity.WARNING]
+    if public and (secrets or missed):
+        first, *others = secrets or missed
+        rule = "hold no secret" if secrets else "be searched as a whole"
+        more = f" (and {len(others)} more)" if others else ""
         raise ProofError(
-            f"a public image must hold no secret: {secrets[0].evidence}{more}",
-            hint=secrets[0].fix,
+            f"a public image must {rule}: {first.evidence}{more}",
+            hint=first.fix,
         )
 
 
