@@ -179,6 +179,10 @@ def secrets(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.severity is Severity.ERROR]
 
 
+SWAP = bytes(4086) + b"SWAPSPACE2"
+"""The start of a disk that holds swap alone: no file is to be found by its name."""
+
+
 def plant(disk: Path, offset: int, data: bytes) -> None:
     with disk.open("r+b") as file:
         file.seek(offset)

@@ -38,8 +38,9 @@ from publisher.plan import Plan, Target, plan_download
 from publisher.task import Cancellation, Retry
 from tests.unit.ext_disk import ext_disk
 from tests.unit.nimbus import CLOUDS, PROVIDERS, Cloud, NimbusOptions, fail
+from tests.unit.secret_samples import SWAP
 
-CONTENT = os.urandom(4096) + bytes(MIB - 8192) + os.urandom(4096)
+CONTENT = os.urandom(4086) + SWAP[4086:] + bytes(MIB - 8192) + os.urandom(4096)
 PUBLIC = Audience("public")
 
 
@@ -276,7 +277,7 @@ def test_other_content_under_the_same_name_is_a_conflict(
     go: Callable[..., Any], tmp_path: Path
 ) -> None:
     go()
-    CLOUDS["cirrus"].bytes["north/origin"] = bytes(reversed(CONTENT))
+    CLOUDS["cirrus"].bytes["north/origin"] = CONTENT[:-4096] + bytes(4096)
     (release_directory(tmp_path, "demo", "1.0.0") / "journal").unlink()
     for file in (tmp_path / "store" / "disks").iterdir():
         file.unlink()

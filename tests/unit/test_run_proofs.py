@@ -31,6 +31,7 @@ from publisher.provider import Options, Traits
 from publisher.rehearsal import Rehearse
 from publisher.task import Retry, Task
 from tests.unit.nimbus import CLOUDS, PROVIDERS, Cloud, Nimbus, NimbusOptions
+from tests.unit.secret_samples import SWAP
 
 FILE = """
 [image]
@@ -114,7 +115,8 @@ class World:
     def build(self, step: Step, context: Context, task: Task) -> Mapping[str, Any]:
         spec = replace(Spec.from_json(step.inputs["spec"]), run=context.run)
         path = context.store.scratch("built.raw")
-        path.write_bytes(self.content.ljust(MIB, b"\0"))
+        content = self.content.ljust(len(SWAP), b"\0")
+        path.write_bytes((content[:4086] + SWAP[4086:] + content[4096:]).ljust(MIB, b"\0"))
         value = steps.disk_value(context.store.add(path), spec)
         kept = [Trace.of(label, value).to_json() for label, value in self.values.items()]
         return {**value, TRACES: kept}

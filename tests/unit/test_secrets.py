@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from publisher.build import partition
 from publisher.errors import ProofError
-from publisher.model import GIB, MIB, Disk, Extent, Finding, Severity
+from publisher.model import GIB, MIB, SECTOR, Disk, Extent, Finding, Severity
+from publisher.proof.inspect.budget import Unreadable
+from publisher.proof.inspect.partitions import BIOS_BOOT
+from publisher.proof.inspect.partitions import SWAP as SWAP_KIND
+from publisher.proof.inspect.tree import Tree
 from publisher.proof.secrets import Known, engine, refuse, search
 from publisher.task import detached
 from tests.unit.ext_disk import START, ext_disk
-from tests.unit.secret_samples import RSA, checksummed, found, plant, public_key, secrets, written
+from tests.unit.secret_samples import (
+    RSA,
+    SWAP,
+    checksummed,
+    found,
+    plant,
+    public_key,
+    secrets,
+    written,
+)
 
 TOKEN = checksummed("ghp").encode()
 
@@ -79,6 +95,95 @@ def test_a_disk_full_of_lookalikes_is_told_of(
     disk = tmp_path / "disk.raw"
     disk.write_bytes((b"ghp_" + b"a" * 36 + b" ") * 100)
     assert "secrets.unexamined" in {finding.rule for finding in found(disk, tmp_path)}
+
+
+def damaged(tmp_path: Path) -> Path:
+    disk = ext_disk(tmp_path, {"/root/.bash_history": "ls\n"})
+    for sector in (1, disk.stat().st_size // SECTOR - 1):
+        plant(disk, sector * SECTOR + 16, b"bad!")
+    return disk
+
+
+def encrypted(tmp_path: Path) -> Path:
+    disk = ext_disk(tmp_path, {"/root/.bash_history": "ls\n"})
+    plant(disk, START, b"LUKS\xba\xbe\0\2".ljust(2048, b"\0"))
+    return disk
+
+
+def unknown(tmp_path: Path) -> Path:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(b"?" * MIB)
+    return disk
+
+
+def nothing_known_in_a_partition(tmp_path: Path) -> Path:
+    disk = ext_disk(tmp_path, {})
+    plant(disk, START, b"?" * MIB)
+    return disk
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (damaged, "no file of the disk was looked for by its name: the GUID partition table is"),
+        (encrypted, "no file of partition 1 (crypto_LUKS) was looked for by its name: there is no"),
+        (unknown, "no file was looked for by its name: the disk has no partition table"),
+        (
+            nothing_known_in_a_partition,
+            "no file of partition 1 (unknown content) was looked for by its name: no known file",
+        ),
+    ],
+)
+def test_where_no_file_can_be_asked_for_a_public_release_is_refused(
+    tmp_path: Path, make: Callable[[Path], Path], told: str
+) -> None:
+    [finding] = found(make(tmp_path), tmp_path)
+    assert (finding.rule, finding.severity) == ("secrets.unexamined", Severity.WARNING)
+    assert told in finding.evidence
+    assert 'ignore = [{ rule = "secrets.unexamined", reason = "…" }]' in finding.fix
+    refuse([finding], public=False)
+    with pytest.raises(ProofError, match="a public image must be searched as a whole"):
+        refuse([finding], public=True)
+
+
+def test_a_history_that_can_not_be_looked_for_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = Tree.find
+
+    def fail(tree: Tree, path: str) -> object:
+        if path == "/root/.lesshst":
+            raise Unreadable("its directory is damaged")
+        return find(tree, path)
+
+    monkeypatch.setattr(Tree, "find", fail)
+    disk = ext_disk(tmp_path, {"/root/.bash_history": "ls\n", "/root/.viminfo": "x"})
+    evidence = [finding.evidence for finding in found(disk, tmp_path)]
+    assert evidence == [
+        "history of commands in /root/.bash_history",
+        "history of commands in /root/.viminfo",
+        "not all homes on partition 1 (ext4) can be read: its directory is damaged",
+    ]
+
+
+def test_partitions_without_files_hide_none(tmp_path: Path) -> None:
+    """As on a stock image: a boot loader's, swap, an ESP, and one that is empty."""
+    disk = ext_disk(tmp_path, {"/etc/hostname": "web\n"})
+    parts = [
+        partition.Partition(1, partition.ROOT["x86_64"], uuid.UUID(int=1), "root", START, 20 * MIB),
+        partition.Partition(
+            2, uuid.UUID(BIOS_BOOT), uuid.UUID(int=2), "loader", 21 * MIB, 64 * 1024
+        ),
+        partition.Partition(3, uuid.UUID(SWAP_KIND), uuid.UUID(int=3), "swap", 22 * MIB, 64 * 1024),
+        partition.Partition(4, partition.ROOT["x86_64"], uuid.UUID(int=4), "", 23 * MIB, 64 * 1024),
+    ]
+    size = disk.stat().st_size
+    head, tail = partition.table(uuid.UUID(int=9), size, parts)
+    plant(disk, 0, head)
+    plant(disk, size - len(tail), tail)
+    plant(disk, 21 * MIB, b"GRUB")
+    plant(disk, 22 * MIB, SWAP)
+    assert found(disk, tmp_path) == []
 
 
 # -- what tells by its place

@@ -19,7 +19,7 @@ from publisher.model import Severity
 from publisher.proof.secrets import Known, engine, refuse
 from publisher.proof.secrets import trace as traces
 from publisher.proof.secrets.trace import Trace
-from tests.unit.secret_samples import drawn, found, secrets
+from tests.unit.secret_samples import SWAP, drawn, found, secrets
 
 OWN = drawn(32) + "\n"
 
@@ -56,7 +56,7 @@ def remembered(values: Mapping[str, str]) -> Known:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_secret_of_the_build_is_found_in_any_form(tmp_path: Path, form: str, kept: bool) -> None:
     disk = tmp_path / "disk.raw"
-    disk.write_bytes(b"#" * 5000 + FORMS[form](OWN.strip().encode()) + b"#" * 5000)
+    disk.write_bytes(SWAP + FORMS[form](OWN.strip().encode()) + b"#" * 5000)
     values = {"secret TOKEN of build.steps[1]": OWN}
     known = remembered(values) if kept else Known(values)
     findings = secrets(found(disk, tmp_path, known))
@@ -78,7 +78,7 @@ def test_a_secret_of_several_lines_is_found_with_other_ends_of_lines(
 ) -> None:
     given, on_disk = (LINES.replace("\n", end) for end in ends)
     disk = tmp_path / "disk.raw"
-    disk.write_bytes(b"#" * 5000 + FORMS[form](on_disk.encode()) + b"#" * 5000)
+    disk.write_bytes(SWAP + FORMS[form](on_disk.encode()) + b"#" * 5000)
     known = remembered({"TOKEN": given}) if kept else Known({"TOKEN": given})
     [finding] = secrets(found(disk, tmp_path, known))
     assert finding.rule == "secrets.build-secret"
@@ -88,7 +88,7 @@ def test_a_secret_of_several_lines_is_found_with_other_ends_of_lines(
 def test_a_value_with_both_ends_of_lines_is_looked_for_as_it_is(tmp_path: Path) -> None:
     value = LINES.replace("\n", "\r\n", 2)
     disk = tmp_path / "disk.raw"
-    disk.write_bytes(b"#" * 5000 + value.encode() + b"#" * 5000)
+    disk.write_bytes(SWAP + value.encode() + b"#" * 5000)
     kept = Trace.of("TOKEN", value)
     [finding] = secrets(found(disk, tmp_path, Known(traces=[kept])))
     assert "other ends" not in finding.evidence
@@ -106,7 +106,7 @@ def test_another_value_with_the_same_start_is_not_taken_for_it(tmp_path: Path) -
 def test_a_trace_finds_values_of_any_length_that_is_kept(tmp_path: Path, length: int) -> None:
     value = drawn(length)
     disk = tmp_path / "disk.raw"
-    disk.write_bytes(b"password=" + value.encode() + b"\n" + b"password=" * 1000)
+    disk.write_bytes(SWAP + b"password=" + value.encode() + b"\n" + b"password=" * 1000)
     assert len(secrets(found(disk, tmp_path, remembered({"PASSWORD": value})))) == 1
 
 
@@ -114,7 +114,7 @@ def test_a_value_too_short_for_a_trace_is_told_of_when_only_traces_are_left(
     tmp_path: Path,
 ) -> None:
     disk = tmp_path / "disk.raw"
-    disk.write_bytes(b"hunter2hunter" * 100)
+    disk.write_bytes(SWAP + b"hunter2hunter" * 100)
     kept = Trace.of("PASSWORD", "hunter2h")
     assert (kept.anchor, kept.digest, len(kept.sieve)) == ("", "", 2)
     [told] = found(disk, tmp_path, Known(traces=[kept]))
@@ -126,7 +126,7 @@ def test_known_secrets_do_not_show_themselves_and_short_ones_are_told_of(tmp_pat
     known = Known({"TOKEN": OWN, "PIN": "1234"})
     assert str(known) == repr(known) == "Known(TOKEN, PIN)"
     disk = tmp_path / "disk.raw"
-    disk.write_bytes(b"1234" * 100)
+    disk.write_bytes(SWAP + b"1234" * 100)
     [finding] = found(disk, tmp_path, known)
     assert (finding.rule, finding.severity) == ("secrets.too-short", Severity.WARNING)
     assert 'ignore = [{ rule = "secrets.too-short", reason = "…" }]' in finding.fix
@@ -139,7 +139,7 @@ def test_known_secrets_do_not_show_themselves_and_short_ones_are_told_of(tmp_pat
 def test_a_short_value_is_found_while_it_is_at_hand(tmp_path: Path, length: int) -> None:
     disk = tmp_path / "disk.raw"
     value = drawn(length)
-    disk.write_bytes(b"password=" + value.encode() + b"\n" * 5000)
+    disk.write_bytes(SWAP + b"password=" + value.encode() + b"\n" * 5000)
     known = Known({"PASSWORD": value}, [Trace.of("PASSWORD", value)])
     assert [finding.rule for finding in found(disk, tmp_path, known)] == ["secrets.build-secret"]
 
@@ -148,7 +148,7 @@ def test_a_short_value_is_found_while_it_is_at_hand(tmp_path: Path, length: int)
 def test_the_value_that_a_secret_had_before_is_looked_for_too(tmp_path: Path, length: int) -> None:
     before, now = drawn(length), drawn(length)
     disk = tmp_path / "disk.raw"
-    disk.write_bytes(b"password=" + before.encode() + b"\n" * 5000)
+    disk.write_bytes(SWAP + b"password=" + before.encode() + b"\n" * 5000)
     [finding] = found(disk, tmp_path, Known({"TOKEN": now}, [Trace.of("TOKEN", before)]))
     assert "an earlier value of TOKEN" in finding.evidence
     assert finding.rule == ("secrets.build-secret" if length == 40 else "secrets.too-short")
@@ -179,7 +179,7 @@ PROGRAMS: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_secret_is_found_as_programs_quote_it(tmp_path: Path, program: str) -> None:
     disk = tmp_path / "disk.raw"
-    disk.write_bytes(b"#" * 5000 + PROGRAMS[program](AWKWARD).encode() + b"#" * 5000)
+    disk.write_bytes(SWAP + PROGRAMS[program](AWKWARD).encode() + b"#" * 5000)
     [finding] = found(disk, tmp_path, Known({"TOKEN": AWKWARD}))
     assert finding.rule == "secrets.build-secret"
 
@@ -193,7 +193,7 @@ def test_a_secret_is_found_in_base64_that_is_broken_into_lines(
     text = base64.b64encode((drawn(50 + before) + LINES).encode()).decode()
     broken = end.join(text[at : at + width] for at in range(0, len(text), width))
     disk = tmp_path / "disk.raw"
-    disk.write_bytes(b"#" * 5000 + broken.encode() + b"#" * 5000)
+    disk.write_bytes(SWAP + broken.encode() + b"#" * 5000)
     [finding] = found(disk, tmp_path, Known({"TOKEN": LINES}))
     assert "TOKEN (in base64)" in finding.evidence
     assert "(2 of them)" not in finding.evidence
@@ -204,7 +204,7 @@ def test_of_a_secret_of_several_long_lines_one_is_enough(tmp_path: Path, form: s
     value = "\n".join(drawn(64) for _ in range(10))
     disk = tmp_path / "disk.raw"
     text = value.replace("\n", "\n    ") if form == "indented" else value[:400]
-    disk.write_bytes(b"#" * 5000 + text.encode() + b"#" * 5000)
+    disk.write_bytes(SWAP + text.encode() + b"#" * 5000)
     [finding] = found(disk, tmp_path, Known({"TOKEN": value}))
     assert "TOKEN (a line of it)" in finding.evidence
 
@@ -212,5 +212,5 @@ def test_of_a_secret_of_several_long_lines_one_is_enough(tmp_path: Path, form: s
 def test_no_form_is_missing_because_of_the_ends_of_chunks(tmp_path: Path) -> None:
     disk = tmp_path / "disk.raw"
     text = base64.encodebytes(LINES.encode())
-    disk.write_bytes(b"#" * (engine.CHUNK - len(text) // 2) + text + b"#" * 5000)
+    disk.write_bytes(SWAP.ljust(engine.CHUNK - len(text) // 2, b"#") + text + b"#" * 5000)
     assert len(secrets(found(disk, tmp_path, Known({"TOKEN": LINES})))) == 1

@@ -39,7 +39,9 @@ def homes(tree: Tree) -> list[str]:
 
 
 def leftovers(tree: Tree) -> Iterator[tuple[str, str, str]]:
-    """(rule, title, path) of each that is there and not empty."""
+    """(rule, title, path) of each that is there and not empty. Raises Unreadable at the
+    end where some could not be looked for."""
+    missed: Unreadable | None = None
     for home in homes(tree):
         for rule, title, names in (
             ("history", "history of commands", HISTORIES),
@@ -52,7 +54,10 @@ def leftovers(tree: Tree) -> Iterator[tuple[str, str, str]]:
                     full = place is not None and (
                         bool(tree.names(path)) if place.node.is_dir else place.node.size > 0
                     )
-                except Unreadable:
+                except Unreadable as error:
+                    missed = missed or error
                     continue
                 if full:
                     yield rule, title, path
+    if missed is not None:
+        raise missed

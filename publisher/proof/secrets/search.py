@@ -18,6 +18,7 @@ from publisher.proof.secrets.packed import packed_hits
 from publisher.proof.secrets.places import UNREADABLE, Place, Volumes
 from publisher.proof.secrets.published import Packages, published_in
 from publisher.proof.secrets.rules import AUTHORIZED
+from publisher.proof.secrets.unexamined import ACCEPT, unexamined, unread
 from publisher.task import Task
 
 _PLACES_SHOWN = 5
@@ -25,7 +26,6 @@ _ERASED = (
     "erase what is free: fstrim on the mounted file system (a build's sealing does so), "
     "or zerofree; "
 )
-_ACCEPT = ': in [secrets], ignore = [{{ rule = "secrets.{}", reason = "…" }}]'
 _REMOVE = "sudo rm -rf {path} in the last build step; "
 
 
@@ -42,14 +42,14 @@ def search(disk: Disk, known: Known, task: Task) -> Sequence[Finding]:
     budget = Budget(check=task.check)
     storage = RawFile(disk.path, budget, disk.size)
     try:
-        findings = _tell(found, storage, engine, budget, task)
+        findings = _tell(disk, found, storage, engine, budget, task)
     finally:
         storage.close()
     for title in engine.overrun:
         evidence = f"the disk holds too much that looks like: {title}; not all was examined"
-        findings.append(Finding("secrets.unexamined", Severity.WARNING, evidence))
+        findings.append(unexamined(evidence))
     for label, why in known.unsearchable.items():
-        fix = f"make it longer, and hand it over again; or accept that{_ACCEPT}".format("too-short")
+        fix = f"make it longer, and hand it over again; or accept that{ACCEPT}".format("too-short")
         evidence = f"{label} was not looked for: it {why}"
         findings.append(Finding("secrets.too-short", Severity.WARNING, evidence, fix))
     return findings
@@ -71,7 +71,12 @@ def refuse(findings: Sequence[Finding], *, public: bool) -> None:
 
 
 def _tell(
-    found: Sequence[Hit], storage: RawFile, engine: Engine, budget: Budget, task: Task
+    disk: Disk,
+    found: Sequence[Hit],
+    storage: RawFile,
+    engine: Engine,
+    budget: Budget,
+    task: Task,
 ) -> list[Finding]:
     public, left = _split(found)
     try:
@@ -82,9 +87,10 @@ def _tell(
     except UNREADABLE as error:
         places = {h.offset: Place(f"byte {h.offset} of the disk ({error})") for h in left}
         public += [hit for hit in left if _harmless(hit, places[hit.offset])]
-        return [*_findings(left, places, {}), *_public(public)]
+        missed = unexamined(f"no file of the disk was looked for by its name: {error}")
+        return [*_findings(left, places, {}), *_public(public), missed]
     packages = {id(volume): Packages(tree) for volume, tree in volumes.trees()}
-    told = list(_left(volumes))
+    told = [*_left(volumes), *unread(volumes.all, disk.extents)]
     packed: list[Hit] = []
     # the last, as it may use up what the budget still allows
     try:
@@ -94,8 +100,7 @@ def _tell(
             packed.append(replace(hit, offset=offset))
             places[offset] = place
     except UNREADABLE as error:
-        evidence = f"files that the file system compresses were not all read: {error}"
-        told.append(Finding("secrets.unexamined", Severity.WARNING, evidence))
+        told.append(unexamined(f"files that the file system compresses were not all read: {error}"))
     more, packed = _split(packed)
     left += packed
     public += more + [h for h in left if _harmless(h, places[h.offset])]
@@ -121,8 +126,7 @@ def _left(volumes: Volumes) -> Iterator[Finding]:
                     f"secrets.{rule}", Severity.ERROR, f"{title} in {where}", fix, path=path
                 )
         except UNREADABLE as error:
-            evidence = f"homes on {volume.title} can't be read: {error}"
-            yield Finding("secrets.unexamined", Severity.WARNING, evidence)
+            yield unexamined(f"not all homes on {volume.title} can be read: {error}")
 
 
 def _counts(hit: Hit, place: Place) -> bool:
