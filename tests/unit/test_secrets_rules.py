@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from publisher.model import Finding
 from tests.unit.ext_disk import ext_disk
-from tests.unit.secret_samples import LOOKALIKES, SECRETS, found, secrets
+from tests.unit.secret_samples import (
+    DRAW,
+    LOOKALIKES,
+    RSA,
+    SECRETS,
+    SWAP,
+    drawn,
+    found,
+    secrets,
+    written,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +47,23 @@ def test_a_secret_is_found_with_its_file_and_a_way_out(
 def test_what_only_looks_like_a_secret_is_none(planted: Sequence[Finding], title: str) -> None:
     path = f"/lookalike/{list(LOOKALIKES).index(title)}.txt"
     assert [f for f in planted if path in f.evidence] == []
+
+
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\n" + drawn(900) + "\n-----END CERTIFICATE-----\n"
+AROUND: dict[str, bytes] = {
+    "zeros": bytes(8192),
+    "random bytes": DRAW.randbytes(4096),
+    "a certificate": CERTIFICATE.encode(),
+    "zeros and a certificate": bytes(9000) + CERTIFICATE.encode(),
+    "a text and a certificate": b"A text that says something. " * 20 + CERTIFICATE.encode(),
+}
+
+
+@pytest.mark.parametrize("behind", AROUND)
+def test_a_key_is_found_though_its_end_was_overwritten(tmp_path: Path, behind: str) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(SWAP + b"\n" + written(RSA)[:500] + b"\n" + AROUND[behind] + bytes(8192))
+    assert [finding.rule for finding in found(disk, tmp_path)] == ["secrets.private-key"]
 
 
 def test_no_finding_shows_more_than_four_characters(planted: Sequence[Finding]) -> None:

@@ -14,6 +14,8 @@ _PEM = re.compile(
 )
 _ESCAPED = re.compile(rb"(?:\\r)?\\n|\\")
 _HEADERS = re.compile(rb"^[ \t]*(?:[A-Z][A-Za-z0-9-]+: .*(?:\n[ \t]+\S.*)?\n)+[ \t]*\n", re.ASCII)
+_LEFT_OUT = re.compile(rb"[\x21-\x7e]{1,64}")
+"""What people write for the lines of a key that they don't show; whatever is longer overwrote it."""
 _QUOTES = re.compile(rb"[\s\"',]+")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 _PUTTY = re.compile(
@@ -54,7 +56,8 @@ def pem(window: bytes) -> tuple[int, int, bytes] | None:
     encrypted = headers is not None and b"ENCRYPTED" in headers[0]
     if headers is not None:
         text = text[headers.end() :]
-    key = decode(_QUOTES.sub(b"", text))
+    text = _QUOTES.sub(b"", text)
+    key = decode(text)
     if len(key) < SHORTEST:
         return None
     if kind == b"OPENSSH":
@@ -65,7 +68,10 @@ def pem(window: bytes) -> tuple[int, int, bytes] | None:
     elif encrypted or kind == b"SSH2 ENCRYPTED":
         sound = various(key, 24)
     else:
-        sound = _is_key_sequence(key, whole=bool(end))
+        # behind a key that was overwritten in part, the next end is another's
+        behind = _BASE64.sub(b"", text, count=1)
+        own_end = bool(end) and (not behind or _LEFT_OUT.fullmatch(behind) is not None)
+        sound = _is_key_sequence(key, whole=own_end)
     length = found.start(3) - found.start() + len(body)
     return (found.start(), length, key) if sound else None
 
