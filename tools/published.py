@@ -4,7 +4,7 @@ The secret gate lets them pass by their digests (publisher/proof/secrets/publish
 Each .deb file is unpacked and searched as a disk is, by all rules:
 
     apt-get download libssl-dev python3-passlib …
-    python tools/published.py --made-from "bookworm's openssl …" *.deb
+    python tools/published.py --made-from "2026-11-30, all that …" *.deb
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,6 @@ HEADER = """\
 # Below the name of a package stand the first {bits} bits of SHA-256 of each value, as the judge
 # of its rule gives it (publisher/proof/secrets/rule.py); what several packages bring is named once.
 # Made by tools/published.py from {count} packages of Debian (amd64):
-# {made_from}
 """
 
 
@@ -62,7 +62,8 @@ def main(arguments: Sequence[str]) -> None:
     for value, package in sorted(first.items()):
         by_package[package].append(value)
     bits = 4 * len(next(iter(first)))
-    lines = HEADER.format(bits=bits, count=len(debs), made_from=given.made_from).splitlines()
+    lines = HEADER.format(bits=bits, count=len(debs)).splitlines()
+    lines += textwrap.wrap(given.made_from, 98, initial_indent="# ", subsequent_indent="# ")
     for package in sorted(by_package):
         lines += [package, *(f" {value}" for value in by_package[package])]
     published.FILE.write_text("\n".join(lines) + "\n")

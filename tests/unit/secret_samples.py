@@ -6,12 +6,14 @@ import base64
 import json
 import random
 import string
+import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization as ser
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 
 from publisher.disks import raw
 from publisher.model import Finding, Severity
@@ -148,6 +150,146 @@ SECRETS: dict[str, tuple[str, str | bytes]] = {
     ),
 }
 
+BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+HEX = "0123456789abcdef"
+
+
+def encoded(size: int) -> str:
+    return base64.b64encode(DRAW.randbytes(size)).decode()
+
+
+def jks() -> bytes:
+    """A Java keystore with one key, as keytool wrote it."""
+    key = b"\x30\x82\x04\xbc" + DRAW.randbytes(1212)
+    entry = struct.pack(">IH5sQI", 1, 5, b"alias", 0, len(key)) + key
+    return struct.pack(">III", 0xFEEDFEED, 2, 1) + entry
+
+
+def pkcs12() -> bytes:
+    how = ser.BestAvailableEncryption(b"many words")
+    return serialize_key_and_certificates(b"me", RSA, None, None, how)
+
+
+SECRETS |= {
+    "PKCS #12": ("private-key-keystore", pkcs12()),
+    "a Java keystore": ("private-key-keystore", jks()),
+    "a PEM file in base64, broken into lines": (
+        "private-key-encoded",
+        base64.encodebytes(written(RSA)),
+    ),
+    "GnuPG": (
+        "private-key-gnupg",
+        "Created: 20261130T035136\nKey: (private-key (ecc (curve Ed25519)(flags eddsa)(q\n"
+        f"  #40{drawn(64, HEX.upper())}#)\n (d #{drawn(64, HEX.upper())}#)\n ))\n",
+    ),
+    "GnuPG, canonical": (
+        "private-key-gnupg",
+        b"(11:private-key(3:rsa(1:n257:\0%b)(1:e3:\1\0\1)(1:d256:%b)))"
+        % (DRAW.randbytes(256), DRAW.randbytes(256)),
+    ),
+    "GnuPG with a passphrase": (
+        "private-key-gnupg",
+        b"(21:protected-private-key(3:rsa(1:n257:\0%b)(1:e3:\1\0\1)(9:protected"
+        b"25:openpgp-s2k3-ocb-aes((4:sha18:%b8:12345678)12:%b)%b)))"
+        % tuple(map(DRAW.randbytes, (256, 8, 12, 700))),
+    ),
+    "JSON Web Key": (
+        "private-key-jwk",
+        json.dumps({"kty": "EC", "crv": "P-256", "x": drawn(43), "y": drawn(43), "d": drawn(43)}),
+    ),
+    "JSON Web Key of RSA": (
+        "private-key-jwk",
+        json.dumps({"d": drawn(342), "e": "AQAB", "n": drawn(342), "p": drawn(171), "kty": "RSA"}),
+    ),
+    "scrypt": ("password-hash", f"passwd: $7$CU..../....{drawn(22)}${drawn(43)}\n"),
+    "htpasswd": ("password-hash", f"admin:$apr1${drawn(8)}${drawn(22)}\n"),
+    "md5crypt in a kickstart": ("password-hash", f"rootpw --iscrypted $1${drawn(8)}${drawn(22)}\n"),
+    "Argon2": (
+        "password-hash",
+        f"hash: $argon2id$v=19$m=65536,t=3,p=4${drawn(22)}${drawn(43)}\n",
+    ),
+    "LDAP": ("password-hash", f"userPassword: {{SSHA}}{encoded(28)}\n"),
+    "GRUB": (
+        "password-hash",
+        f"password_pbkdf2 root grub.pbkdf2.sha512.10000.{drawn(128, HEX.upper())}"
+        f".{drawn(128, HEX.upper())}\n",
+    ),
+    "Google OAuth client": ("gcp-oauth-secret", f"GOCSPX-{drawn(28)}\n"),
+    "Google OAuth": ("gcp-oauth-token", f"ya29.a0Af{drawn(180)}\n"),
+    "Google's own login": (
+        "gcp-oauth-token",
+        json.dumps({"type": "authorized_user", "refresh_token": f"1//0{drawn(100)}"}),
+    ),
+    "Cloud Storage": (
+        "gcp-hmac-key",
+        f"gs_access_key_id = GOOG1E{drawn(55, BASE32)}\ngs_secret_access_key = {drawn(40)}\n",
+    ),
+    "Azure storage, by environment": (
+        "azure-connection-string",
+        f"AZURE_STORAGE_KEY={encoded(64)}\n",
+    ),
+    "Azure storage, as az shows it": (
+        "azure-connection-string",
+        json.dumps([{"keyName": "key1", "permissions": "FULL", "value": encoded(64)}], indent=2),
+    ),
+    "Azure Service Bus": (
+        "azure-connection-string",
+        f"Endpoint=sb://x/;SharedAccessKeyName=Root;SharedAccessKey={encoded(32)}\n",
+    ),
+    "Azure SAS in JSON": (
+        "azure-sas",
+        f'"https://x.blob.core.windows.net/c?sv=2022-11-02\\u0026sig={drawn(43)}%3D"\n',
+    ),
+    "GitLab's runner": ("gitlab-token", f"glrtr-{drawn(20)}\n"),
+    "GitLab's registration": ("gitlab-token", f"token: GR1348941{drawn(20)}\n"),
+    "Slack app": ("slack-token", f"xapp-1-A{drawn(10, '0123456789ABCDEF')}-17-{drawn(64, HEX)}\n"),
+    "Slack, to renew": ("slack-token", f"xoxe-1-{drawn(146)}\n"),
+    "Slack, renewable": ("slack-token", f"xoxe.xoxp-1-{drawn(166)}\n"),
+    "npm, of one's own registry": ("npm-token", f"//npm.corp/:_authToken={drawn(40)}\n"),
+    "npm, of another kind": (
+        "npm-token",
+        f"//npm.corp/:_auth={base64.b64encode(f'me:{drawn(16)}'.encode()).decode()}\n",
+    ),
+    "npm's password": ("npm-token", f"//npm.corp/:_password={encoded(16)}\n"),
+    "Docker Hub": ("docker-token", f"dckr_pat_{drawn(27)}\n"),
+    "Docker's token": ("docker-login", json.dumps({"identitytoken": drawn(60)})),
+    "Vault": ("vault-token", f"hvs.{drawn(95)}\n"),
+    "Vault, short": ("vault-token", f"hvs.{drawn(24)}\n"),
+    "Terraform": ("terraform-token", f"{drawn(14)}.atlasv1.{drawn(67)}\n"),
+    "Stripe": ("stripe-key", f"sk_live_{drawn(24)}\n"),
+    "SendGrid": ("sendgrid-key", f"SG.{drawn(22)}.{drawn(43)}\n"),
+    "DigitalOcean": ("digitalocean-token", f"dop_v1_{drawn(64, HEX)}\n"),
+    "OpenAI": ("openai-key", f"sk-proj-{drawn(74)}T3BlbkFJ{drawn(74)}\n"),
+    "Anthropic": ("anthropic-key", f"sk-ant-api03-{drawn(93)}AA\n"),
+    "Hugging Face": ("huggingface-token", f"hf_{drawn(34, string.ascii_letters)}\n"),
+    "Tailscale": ("tailscale-key", f"tskey-auth-{drawn(12)}-{drawn(32)}\n"),
+    "netrc in lines": (
+        "netrc-password",
+        f"machine api.heroku.com\n  login me@x.com\n  password {drawn(36)}\n",
+    ),
+    "netrc, the password first": (
+        "netrc-password",
+        f"machine x.org password {drawn(16)} login me\n",
+    ),
+    "netrc for all others": ("netrc-password", f"default login me password {drawn(16)}\n"),
+    "netrc without a digit": (
+        "netrc-password",
+        f"machine example.net login me password {drawn(16, string.ascii_letters)}\n",
+    ),
+    "pgpass": ("pgpass-password", f"\ndb.corp:5432:*:app:{drawn(18)}7x\n"),
+    "my.cnf": ("settings-password", f"[client]\nuser=root\npassword={drawn(16)}7x\n"),
+    "my.cnf, the password first": ("settings-password", f"[client]\npassword={drawn(16)}7x\n"),
+    "pypirc": ("settings-password", f"[pypi]\nusername = me\npassword = {drawn(16)}7x\n"),
+    "kubeconfig": (
+        "kubernetes-token",
+        f"users:\n- name: a\n  user:\n    token: {drawn(40)}\n",
+    ),
+    "kubeadm": (
+        "kubernetes-token",
+        f"kubeadm join --token {drawn(6, HEX)}.{drawn(16, HEX)}\n",
+    ),
+}
+
 LOOKALIKES: dict[str, str | bytes] = {
     "a marker in a program": b"-----BEGIN OPENSSH PRIVATE KEY-----\n\0\0-----END OPENSSH PRIV",
     "a key left out": "-----BEGIN PRIVATE KEY-----\nMIIEvQIBAD...\n-----END PRIVATE KEY-----",
@@ -167,6 +309,19 @@ LOOKALIKES: dict[str, str | bytes] = {
     "the example of a manual": jwt(some="payload"),
     "a placeholder in a URL": "https://user:password@example.com/ https://me:${PASSWORD1}@x.com\n",
     "a public key": "hosts.example.net " + public_key(),
+    "a public JSON Web Key": json.dumps(
+        {"keys": [{"kty": "RSA", "n": drawn(342), "e": "AQAB"}, {"d": drawn(43)}]}
+    ),
+    "a keystore with a certificate": (
+        b"\xfe\xed\xfe\xed\0\0\0\2\0\0\0\1\0\0\0\2\0\5alias" + DRAW.randbytes(900)
+    ),
+    "the digest of a package": json.dumps({"integrity": f"sha512-{encoded(64)}"}),
+    "the manual of netrc": "machine example.com login myself password <password> or ${PASSWORD}",
+    "kubeadm's manual": "kubeadm join --token abcdef.0123456789abcdef\n",
+    "settings with a variable": "\nusername = me\npassword = ${PYPI_PASSWORD_2}\n",
+    "a program that takes a password apart": "\nuser = split[0]\npassword = parts2[1:]\n",
+    "fields between colons": "one:5432:two:three\nname:*:*:4:what is 2 long\n",
+    "an npmrc with a variable": "//registry.npmjs.org/:_authToken=${NPM_TOKEN_OF_OURS_1}\n",
     "a hash of a commit": "aws_secret_access_key = " + drawn(40, "0123456789abcdef") + "\n",
 }
 

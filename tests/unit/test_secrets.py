@@ -205,11 +205,19 @@ def test_histories_and_logins_are_found_and_empty_ones_are_not(tmp_path: Path) -
         "/srv/svc/.python_history": "1\n",
         "/home/me/.config/gcloud/credentials.db": "x",
         "/home/me/.bash_history": "",
+        "/home/me/.mariadb_history": "x",
+        "/root/.ksh_history": "x",
+        "/root/.mongodb/mongosh/mongosh_repl_history": "x",
+        "/root/.local/share/powershell/PSReadLine/ConsoleHost_history.txt": "x",
     }
     evidence = [f.evidence for f in secrets(found(ext_disk(tmp_path, files), tmp_path))]
-    assert [text.rpartition(" ")[2] for text in evidence] == [
+    assert sorted(text.rpartition(" ")[2] for text in evidence) == [
         "/home/me/.config/gcloud/credentials.db",
+        "/home/me/.mariadb_history",
         "/root/.bash_history",
+        "/root/.ksh_history",
+        "/root/.local/share/powershell/PSReadLine/ConsoleHost_history.txt",
+        "/root/.mongodb/mongosh/mongosh_repl_history",
         "/srv/svc/.python_history",
     ]
 

@@ -149,7 +149,10 @@ def test_the_value_that_a_secret_had_before_is_looked_for_too(tmp_path: Path, le
     before, now = drawn(length), drawn(length)
     disk = tmp_path / "disk.raw"
     disk.write_bytes(SWAP + b"password=" + before.encode() + b"\n" * 5000)
-    [finding] = found(disk, tmp_path, Known({"TOKEN": now}, [Trace.of("TOKEN", before)]))
+    kept = Trace.of("TOKEN", before)
+    while kept.may_be(now.encode()):  # as one of 256 short values may
+        kept = Trace.of("TOKEN", before)
+    [finding] = found(disk, tmp_path, Known({"TOKEN": now}, [kept]))
     assert "an earlier value of TOKEN" in finding.evidence
     assert finding.rule == ("secrets.build-secret" if length == 40 else "secrets.too-short")
 

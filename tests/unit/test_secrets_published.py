@@ -133,3 +133,4 @@ def test_what_debian_publishes_is_listed_and_most_of_it_once() -> None:
     assert len(set(values)) == len(values) > 500
     assert {"openssl", "cloud-init", "openssh-server"} < set(lines)
     assert any("tools/published.py" in line for line in lines if line.startswith("#"))
+    assert published.FILE.stat().st_size < 200_000

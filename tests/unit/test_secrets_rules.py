@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from publisher.model import Finding
+from publisher.proof.secrets import Known, engine
+from publisher.proof.secrets.engine import Engine
+from publisher.proof.secrets.rule import Rule
+from publisher.proof.secrets.rules import AUTHORIZED, RULES
 from tests.unit.ext_disk import ext_disk
 from tests.unit.secret_samples import (
     DRAW,
@@ -18,6 +22,7 @@ from tests.unit.secret_samples import (
     SWAP,
     drawn,
     found,
+    public_key,
     secrets,
     written,
 )
@@ -41,6 +46,31 @@ def test_a_secret_is_found_with_its_file_and_a_way_out(
     here = [f for f in secrets(planted) if path in f.evidence]
     assert f"secrets.{rule}" in {finding.rule for finding in here}
     assert all(finding.fix.startswith(f"sudo rm -rf {path}") for finding in here)
+
+
+class Bytes:
+    """A sample on a disk by itself."""
+
+    def __init__(self, text: str | bytes) -> None:
+        self._data = text if isinstance(text, bytes) else text.encode()
+        self.size = len(self._data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length].ljust(length, b"\0")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.id}: {rule.title}")
+def test_each_rule_finds_a_sample_of_its_own(rule: Rule) -> None:
+    samples = [text for ident, text in SECRETS.values() if ident == rule.id]
+    if rule is AUTHORIZED:
+        samples = [public_key()]
+    engine._of_rules.cache_clear()
+    with pytest.MonkeyPatch.context() as alone:
+        alone.setattr(engine, "RULES", (rule,))
+        one = Engine(Known())
+    engine._of_rules.cache_clear()
+    found = [one.scan(Bytes(text), 0, engine.CHUNK) for text in samples]
+    assert any(found), "write a sample for it"
 
 
 @pytest.mark.parametrize("title", LOOKALIKES)

@@ -6,6 +6,7 @@ import base64
 
 from publisher.proof.secrets import keys
 from publisher.proof.secrets.key_rules import KEYS
+from publisher.proof.secrets.login_rules import LOGINS
 from publisher.proof.secrets.rule import Rule, exactly
 from publisher.proof.secrets.token_rules import TOKENS
 
@@ -35,4 +36,4 @@ AUTHORIZED = Rule(
 )
 """Only where it stands makes it one: in authorized_keys, or in erased space."""
 
-RULES: tuple[Rule, ...] = (*KEYS, *TOKENS, AUTHORIZED)
+RULES: tuple[Rule, ...] = (*KEYS, *TOKENS, *LOGINS, AUTHORIZED)
