@@ -29,7 +29,7 @@ HEADER = """\
 # Secrets that everybody has: test keys and examples that Debian's packages bring.
 # Below the name of a package stand the first {bits} bits of SHA-256 of each value, as the judge
 # of its rule gives it (publisher/proof/secrets/rule.py); what several packages bring is named once.
-# Made by tools/published.py from {count} packages of Debian (amd64):
+# Made by tools/published.py from {count} packages of Debian (amd64, arm64):
 """
 
 

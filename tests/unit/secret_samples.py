@@ -295,6 +295,10 @@ LOOKALIKES: dict[str, str | bytes] = {
     "a key left out": "-----BEGIN PRIVATE KEY-----\nMIIEvQIBAD...\n-----END PRIVATE KEY-----",
     "words for a key": "-----BEGIN RSA PRIVATE KEY-----\n<your key here>\n-----END RSA PRIVATE KEY",
     "half of a key": written(RSA)[:200] + b"...\n-----END PRIVATE KEY-----\n",
+    "the template of a key in a program": (
+        b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20"
+        b"\x30\x47\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x71\x04\x3b\x04\x39../../../lib/dns/a.c"
+    ),
     "a certificate": b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(DRAW.randbytes(300)),
     "a locked account": "daemon:*:19000:0:99999:7:::\nroot:!:19000:0:99999:7:::\n",
     "AWS's example": "AKIAIOSFODNN7EXAMPLE\nwJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n",

@@ -184,13 +184,14 @@ def der_curve(window: bytes) -> tuple[int, int, bytes] | None:
     """(start, length, key) of an ECPrivateKey (RFC 5915)."""
     found = _CURVE.match(window)
     key = found and (found["a"] or found["b"] or found["c"])
-    return (0, len(found[0]), key) if found and key and various(key) else None
+    return (0, len(found[0]), key) if found and key and various(key, 24) else None
 
 
 def der_edwards(window: bytes) -> tuple[int, int, bytes] | None:
     """(start, length, key) of an Ed25519 or X25519 key in PKCS #8 (RFC 8410)."""
     key = window[16:48]
-    return (0, 48, key) if len(key) == 32 and various(key) else None
+    # programs hold this start as a template, and behind it whatever comes next
+    return (0, 48, key) if len(key) == 32 and various(key, 24) else None
 
 
 def keystore(window: bytes) -> tuple[int, int, bytes] | None:
