@@ -13,6 +13,7 @@ from publisher.disks.store import Store
 from publisher.errors import StateError
 from publisher.model import Disk, Spec
 from publisher.plan import Plan, Step
+from publisher.recipe import Recipe
 
 Value: TypeAlias = Mapping[str, Any]
 
@@ -38,6 +39,12 @@ def spec_of(step: Step, context: Context, disk: Value | None = None) -> Spec:
     given = dict(step.inputs["spec"])
     given.update(disk["spec"] if disk else {})
     return dataclasses.replace(Spec.from_json(given), run=context.run)
+
+
+def recipe_of(build: Step) -> Recipe:
+    """What a build step builds."""
+    inputs = {k: v for k, v in build.inputs["recipe"].items() if k != "files"}
+    return Recipe.model_validate(inputs)
 
 
 def disk_of(context: Context, value: Value) -> Disk:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from publisher import provider
 from publisher.drawing import Drawing, Line, Target
 from publisher.errors import PipelineError
+from publisher.flavours import Proofs
 from publisher.model import Noun, Spec
 from publisher.recipe import fingerprint
 from publisher.step import BUILT_AS, ORIGIN, Step, key_in_file, step_key
@@ -176,12 +177,14 @@ def plan_download(
 ) -> Plan:
     """The plan of a migration: the disk comes from `source` ("reference",
     "provider" and its "options") instead of a build, padded to a whole number
-    of `multiple` bytes."""
+    of `multiple` bytes. It is searched for secrets, its packages are listed, and it is
+    not proved to start: nothing adapts it to its clouds."""
     drawing = Drawing()
     line = Line(drawing, spec, targets)
     checks = line.checks()
     inputs = {**source, "size_multiple": multiple}
     disk = line.add("download", "download", "source", inputs, after=checks, local=local)
+    line.proofs(disk, Proofs())
     line.releases(drawing.barrier(line.copies(disk)))
     return Plan(
         f"{source['reference']} as {spec.name} {spec.version}",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher import provider as seam
-from publisher.context import Context, Value, disk_of, spec_of
+from publisher.context import Context, Value, disk_of, recipe_of, spec_of
 from publisher.journal import release_directory
 from publisher.linting import Ignore, Lint
 from publisher.model import Finding, Severity
@@ -20,9 +21,7 @@ from publisher.vm.vanishing import vanishing
 
 if TYPE_CHECKING:
     from publisher.proof.rehearse import Rehearsal
-
-TRACES = "traces"
-"""In the outcome of a build: what is kept of its secrets, to look for them (Trace)."""
+    from publisher.proof.secrets.known import Known
 
 
 def _guest(name: str, options: Mapping[str, Any]) -> Guest:
@@ -60,19 +59,41 @@ def lint(step: Step, context: Context, task: Task) -> Value:
 
 def secrets(step: Step, context: Context, task: Task) -> Value:
     """Search all bytes of the disk. Raises ProofError where the release is public."""
-    from publisher.proof.secrets.known import Known, Trace
     from publisher.proof.secrets.search import refuse, search
 
     value = context.outcome(step.needs[0])
     settings = SecretGate.model_validate(step.inputs["secrets"])
-    traces = [Trace.from_json(trace) for trace in value.get(TRACES, ())]
-    found = search(disk_of(context, value), Known(traces=traces), task)
+    known = _known(step, context.plan.step(step.needs[0]), value)
+    found = search(disk_of(context, value), known, task)
     findings = list(_accepted(found, settings.ignore))
     public = bool(step.inputs["public"])
     told = findings if public else [_softened(finding) for finding in findings]
     _told(told, step, task)
     refuse(findings, public=public)
     return {"findings": [finding.to_json() for finding in told]}
+
+
+def _known(step: Step, source: Step, value: Value) -> Known:
+    """The values of a build's secrets that can still be read, and the traces of all that
+    ever went into its disk."""
+    from publisher.build import secrets
+    from publisher.build.builder import TRACES
+    from publisher.proof.secrets.known import Known
+    from publisher.proof.secrets.trace import Trace
+
+    def title(label: str) -> str:
+        key, dot, name = label.rpartition(".secrets.")
+        return f"the secret {name} of {key_in_file(step, key)}" if dot else label
+
+    values: dict[str, str] = {}
+    if source.kind == "build":
+        directory = Path(source.local["directory"])
+        values = secrets.at_hand(recipe_of(source), directory)
+    traces = [Trace.from_json(trace) for trace in value.get(TRACES, ())]
+    return Known(
+        {title(key): value for key, value in values.items()},
+        [dataclasses.replace(trace, label=title(trace.label)) for trace in traces],
+    )
 
 
 def _accepted(findings: Sequence[Finding], ignore: Sequence[Ignore]) -> Iterator[Finding]:

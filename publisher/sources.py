@@ -87,7 +87,8 @@ class Command(Section):
     environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ...] = Field(
         (),
         description="Names of environment variables to hand on. Their values may be secret: "
-        "they are left out of every output, and do not decide whether the disk is made anew.",
+        "they are left out of every output, and do not decide whether the disk is made anew. They "
+        "may also be anything else, so the search for secrets does not look for them.",
     )
 
 

@@ -10,12 +10,11 @@ from typing import cast
 
 from publisher import proofs
 from publisher import provider as seam
-from publisher.context import Context, Value, disk_of, spec_of
+from publisher.context import Context, Value, disk_of, recipe_of, spec_of
 from publisher.disks.store import Store
 from publisher.errors import ConflictError, ProviderError, UsageError
 from publisher.model import Audience, Disk, Finding, Image, Query, Severity, Spec, Upload
 from publisher.plan import BUILT_AS, ORIGIN, Step, key_in_file
-from publisher.recipe import Recipe
 from publisher.task import Task
 
 OPTIONS = "options"
@@ -65,11 +64,6 @@ def prefixed(finding: Finding, step: Step) -> Finding:
     return dataclasses.replace(finding, key=key_in_file(step, key))
 
 
-def _recipe(step: Step) -> Recipe:
-    inputs = {k: v for k, v in step.inputs["recipe"].items() if k != "files"}
-    return Recipe.model_validate(inputs)
-
-
 def _built_as(step: Step, spec: Spec) -> Spec:
     """The spec under the name that all variants share: see plan.BUILT_AS."""
     return dataclasses.replace(spec, name=step.inputs.get(BUILT_AS, spec.name))
@@ -83,37 +77,28 @@ def preview_build(
     from publisher.build.explain import explain
 
     spec = _built_as(step, Spec.from_json(step.inputs["spec"]))
-    return explain(_recipe(step), spec, Path(step.local["directory"]), store, before, step.id)
+    return explain(recipe_of(step), spec, Path(step.local["directory"]), store, before, step.id)
 
 
 def build(step: Step, context: Context, task: Task) -> Value:
     from publisher.build import build as build_disk
-    from publisher.build import secrets
-    from publisher.build.builder import BY_HAND, EVIDENCE, MATERIALS
-    from publisher.proof.secrets.known import Known
+    from publisher.build.builder import BY_HAND, EVIDENCE, MATERIALS, TRACES
+    from publisher.proof.secrets.trace import Trace
 
-    recipe = _recipe(step)
     spec = spec_of(step, context)
-    directory = Path(step.local["directory"])
-    own: dict[str, str] = {}
-    for number, part in enumerate(recipe.steps):
-        key = f"build.steps[{number}]"
-        for name, value in secrets.read(part, directory, key).items():
-            own[f"the secret {name} of {key_in_file(step, key)}"] = value
     disk = build_disk(
-        recipe,
+        recipe_of(step),
         _built_as(step, spec),
-        directory=directory,
+        directory=Path(step.local["directory"]),
         store=context.store,
         task=task,
         files=step.inputs["recipe"]["files"],
         on_error=context.on_error,
-        private=own.__setitem__,
+        trace=lambda label, value: Trace.of(label, value).to_json(),
     )
-    kept = {name: task.memory.get(name, []) for name in (EVIDENCE, BY_HAND)}
-    traces = [trace.to_json() for trace in Known(own).keep()]
+    kept = {name: task.memory.get(name, []) for name in (EVIDENCE, BY_HAND, TRACES)}
     origin = {**context.plan.origins[step.id], MATERIALS: task.memory.get(MATERIALS, {})}
-    return {**disk_value(disk, spec), **kept, ORIGIN: origin, proofs.TRACES: traces}
+    return {**disk_value(disk, spec), **kept, ORIGIN: origin}
 
 
 def download(step: Step, context: Context, task: Task) -> Value:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from publisher.build.secrets import INSTALLER
 from publisher.errors import HostError, PipelineError
 from publisher.installer import BUILD_VALUES, PLACEHOLDER
 from publisher.model import MIB
 from publisher.recipe import Installer, local_file
 from publisher.settings import suggest
 
-KEY = "build.source.installer"
+KEY = INSTALLER
 TEXT = MIB
 """Bytes; a larger file is no text to be filled in."""
 

@@ -17,6 +17,7 @@ from publisher.build.installed import prepare as prepare_installed
 from publisher.build.levels import check_files, check_planned, installation, levels
 from publisher.build.rescue import CLEANUP, Decision, OnError, converse
 from publisher.build.room import Login, Room, for_build
+from publisher.build.secrets import Tracer, untraced
 from publisher.build.workspace import Workspace
 from publisher.disks.store import Store
 from publisher.errors import BootError, BuildError, HostError
@@ -36,6 +37,9 @@ BY_HAND = "by_hand"
 MATERIALS = "materials"
 """Where it holds the digests of what the source was, as far as they are only known when
 it is fetched: key path or URL ▶ digest."""
+TRACES = "traces"
+"""Where it holds what is kept of all secrets that ever went into the disk: of a step that
+was resumed, those that it had then."""
 MEMORY = 1024
 """MiB of the guest in which the steps run."""
 
@@ -49,7 +53,7 @@ def build(
     task: Task,
     files: Mapping[str, str] | None = None,
     on_error: OnError = CLEANUP,
-    private: Callable[[str, str], None] = lambda _name, _value: None,
+    trace: Tracer = untraced,
 ) -> Disk:
     """Build the disk that `recipe` describes; `directory` is the pipeline's, `files`
     the digests of its files (recipe.fingerprint) when the build was planned.
@@ -57,7 +61,8 @@ def build(
     What the `check` steps showed is left in the task's memory as EVIDENCE, and
     which steps were retried on a machine that the user could change as BY_HAND, and
     what the source was as MATERIALS.
-    `private` is handed the build's own keys, by name, that must not be on the disk.
+    `trace` is handed what must not be on the disk: all secrets, by key path, and the
+    build's own keys; what it gives is kept with the checkpoints, and left as TRACES.
     Installations, downloads and checkpoints are kept between builds: the machine
     is resumed behind the last step that did not change. A foreign disk without
     steps is not booted: it stays as it is, but for its size. Raises BuildError,
@@ -86,7 +91,7 @@ def build(
                 assert level is not None
                 assert chosen is not None
                 firmware = _firmware(recipe.firmware, platform)
-                site = Site(workspace, kept, chosen, firmware, directory, task)
+                site = Site(workspace, kept, chosen, firmware, directory, task, trace)
                 return prepare_installed(recipe, spec, level, resolved, site)
 
             def prepare() -> sources.Work:
@@ -105,6 +110,7 @@ def build(
 
             evidence: Sequence[Mapping[str, Any]] = ()
             by_hand: Sequence[str] = ()
+            traces: Sequence[Mapping[str, Any]] = ()
             if chosen is None:
                 made = prepare().disk
                 task.phase("hashing the disk")
@@ -114,14 +120,15 @@ def build(
                 path = levels(recipe, spec, state, chosen, MEMORY, directory)
                 check_planned(path, files)
                 build = _Build(
-                    recipe, spec, directory, chosen, workspace, kept, path, task, on_error, private
+                    recipe, spec, directory, chosen, workspace, kept, path, task, on_error, trace
                 )
                 sealed = build.run(prepare)
                 disk = store.add(sealed.disk, task.check, prove=lambda: _prove(sealed, task))
-                evidence, by_hand = build.evidence, build.by_hand
+                evidence, by_hand, traces = build.evidence, build.by_hand, build.traces
             task.memory.set(EVIDENCE, list(evidence))
             task.memory.set(BY_HAND, list(by_hand))
             task.memory.set(MATERIALS, sources.materials(recipe, resolved, installed))
+            task.memory.set(TRACES, list(traces))
             return disk
     finally:
         kept.prune()
@@ -175,7 +182,7 @@ class _Build:
         path: Sequence[Level],
         task: Task,
         on_error: OnError,
-        private: Callable[[str, str], None],
+        trace: Tracer,
     ) -> None:
         self.recipe = recipe
         self.spec = spec
@@ -188,12 +195,13 @@ class _Build:
         self.task = task
         self.on_error = on_error
         self.epoch = cleaning.epoch()
-        self.private = private
+        self.trace = trace
         self.firmware = _firmware(recipe.firmware, self.platform)
         self.log = workspace.directory / "console.log"
         self.sealed = workspace.directory / "sealed.raw"
         self.evidence: list[Mapping[str, Any]] = []
         self.by_hand: list[str] = []
+        self.traces: list[Mapping[str, Any]] = []
 
     def run(self, prepare: Callable[[], sources.Work]) -> sources.Work:
         """The sealed disk, to be proved. `prepare` makes the source's disk, if it is needed."""
@@ -219,6 +227,7 @@ class _Build:
             refused.append(checkpoint)
         self.evidence = []
         work = prepare()
+        self.traces = list(work.traces)
         with self._room() as room:
             try:
                 self._boot(room, work)
@@ -255,11 +264,17 @@ class _Build:
     def _recall(self, checkpoint: Checkpoint) -> sources.Work:
         self.evidence = list(checkpoint.facts.get("evidence", ()))
         self.by_hand = list(checkpoint.facts.get(BY_HAND, ()))
+        self.traces = list(checkpoint.facts.get(TRACES, ()))
         return sources.Work.from_json({**checkpoint.facts, "disk": str(self.log)})
 
     def _facts(self, work: sources.Work) -> Mapping[str, Any]:
         known = {name: value for name, value in work.to_json().items() if name != "disk"}
-        return {**known, "evidence": list(self.evidence), BY_HAND: list(self.by_hand)}
+        return {
+            **known,
+            "evidence": list(self.evidence),
+            BY_HAND: list(self.by_hand),
+            TRACES: list(self.traces),
+        }
 
     def _room(self) -> Room:
         private = self.workspace.directory / f"guest-{secrets.token_hex(4)}"
@@ -306,6 +321,10 @@ class _Build:
         def rescue(number: int, error: BuildError) -> None:
             self._rescue(room, work, number, error)
 
+        def hand(number: int, secrets: Mapping[str, str]) -> None:
+            for name, value in secrets.items():
+                self.traces.append(self.trace(f"{steps.key(number)}.secrets.{name}", value))
+
         steps.run_all(
             self.recipe,
             self.directory,
@@ -314,11 +333,15 @@ class _Build:
             first=first,
             after=after,
             rescue=rescue,
+            hand=hand,
         )
         if self.by_hand:
             self.task.note(f"this image can't be built again: {_told(self.by_hand)}", "warning")
-        self.private("the key of the build's login", room.keys.identity.read_text())
-        self.private("the host key of the build's machine", room.keys.host_private)
+        for label, value in (
+            ("the key of the build's login", room.keys.identity.read_text()),
+            ("the host key of the build's machine", room.keys.host_private),
+        ):
+            self.traces.append(self.trace(label, value))
         self.kept.pause()
         try:
             script = cleaning.script(room.keys.user_public, self.epoch)

@@ -11,6 +11,7 @@ from publisher.build import answers
 from publisher.build.checkpoints import Checkpoint, Checkpoints, Level
 from publisher.build.grow import has_esp
 from publisher.build.installer import KEY, Installation
+from publisher.build.secrets import Tracer, untraced
 from publisher.build.work import AUTHORIZED, Work, holds, look, read
 from publisher.build.workspace import Workspace
 from publisher.errors import BuildError
@@ -30,7 +31,8 @@ _KEYGEN = ("sshd-keygen.service", "sshd-keygen@.service", "sshd-keygen.target")
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where and with what an installer runs; `firmware` as Hardware takes it."""
+    """Where and with what an installer runs; `firmware` as Hardware takes it, `trace` makes
+    what is kept of its secrets."""
 
     workspace: Workspace
     kept: Checkpoints
@@ -38,6 +40,7 @@ class Site:
     firmware: tuple[Path, Path] | None
     directory: Path
     task: Task
+    trace: Tracer = untraced
 
 
 def prepare(
@@ -88,7 +91,8 @@ def _install(
         log=site.workspace.store.scratch("console.log"),
     )
     task.phase(f"installed · {task.clock.monotonic() - started:.1f} s")
-    work = _examine(disk, source, pair, site)
+    traces = [site.trace(f"{KEY}.secrets.{n}", v) for n, v in installation.secrets.items()]
+    work = replace(_examine(disk, source, pair, site), traces=tuple(traces))
     base = kept.new_layer("raw")
     shutil.move(disk, base)
     facts = {name: value for name, value in work.to_json().items() if name != "disk"}

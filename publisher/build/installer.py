@@ -38,7 +38,8 @@ _LOOK = 10.0
 
 
 class Installation:
-    """One run of the installer in `directory`, which is private to the user."""
+    """One run of the installer in `directory`, which is private to the user; `secrets`
+    are the values that its answer files may hold."""
 
     def __init__(
         self,
@@ -56,11 +57,11 @@ class Installation:
         self._directory = directory
         self._pipeline = pipeline
         self._task = task
-        secret = read_all(source.secrets, pipeline, KEY)
-        self._redact = Redactor(secret)
+        self.secrets = read_all(source.secrets, pipeline, KEY)
+        self._redact = Redactor(self.secrets)
         values = {
             **source.variables,
-            **secret,
+            **self.secrets,
             "url": URL,
             **{name: f"{URL}/{name}" for name in DOOR},
             "ssh_public_key": keys.user_public,

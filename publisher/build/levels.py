@@ -23,9 +23,9 @@ _CPU = (
     *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
     *("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features"),
 )
-FORMAT = 3
+FORMAT = 4
 """Changes when machines of older checkpoints are of no use any more."""
-INSTALLED = 1
+INSTALLED = 2
 """The same for what installers left."""
 
 

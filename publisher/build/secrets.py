@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from publisher.build_steps import BuildStep
 from publisher.errors import BootError, PipelineError, PublishError
-from publisher.recipe import local_file
+from publisher.recipe import Recipe, local_file
 from publisher.secret import Secret
 
 SHORTEST = 4
 """Characters; anything shorter stands in ordinary output too, so it can't be hidden."""
+INSTALLER = "build.source.installer"
+Tracer: TypeAlias = Callable[[str, str], Mapping[str, Any]]
+"""Makes of a name and a value what may be kept, to look for the value later."""
+
+
+def untraced(label: str, _value: str) -> Mapping[str, Any]:
+    return {"label": label, "length": 0}
+
+
+def at_hand(recipe: Recipe, directory: Path) -> dict[str, str]:
+    """The values of all secrets of a recipe, by key path, as far as they can be read."""
+    given = [(f"build.steps[{n}]", step.secrets or {}) for n, step in enumerate(recipe.steps)]
+    if recipe.source.installer is not None:
+        given.append((INSTALLER, recipe.source.installer.secrets))
+    found = {}
+    for key, secrets in given:
+        for name, secret in secrets.items():
+            with contextlib.suppress(PipelineError):
+                found[f"{key}.secrets.{name}"] = _value(secret, directory, key)
+    return found
 
 
 def read(step: BuildStep, directory: Path, key: str) -> dict[str, str]:

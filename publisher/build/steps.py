@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping
@@ -70,9 +71,11 @@ def run_all(
     first: int = 0,
     after: Callable[[int, Evidence | None], None] = lambda *_: None,
     rescue: Callable[[int, BuildError], None] | None = None,
+    hand: Callable[[int, Mapping[str, str]], None] = lambda *_: None,
 ) -> None:
     """Run the steps in order, from the step `first`; `after` is called behind each
-    one that succeeded, with what a check showed. The first that fails raises
+    one that succeeded, with what a check showed, and `hand` with the secrets of each
+    before it gets them. The first that fails raises
     BuildError with its key, its status and its last lines, unless `rescue` takes
     that error and returns: then the step is run once more."""
     clock = task.clock
@@ -85,7 +88,9 @@ def run_all(
             task.phase(title)
             started = clock.monotonic()
             try:
-                evidence = _succeed(number, step, directory, shell, task)
+                evidence = _succeed(
+                    number, step, directory, shell, task, functools.partial(hand, number)
+                )
                 break
             except BuildError as error:
                 if rescue is None:
@@ -96,10 +101,15 @@ def run_all(
 
 
 def _succeed(
-    number: int, step: BuildStep, directory: Path, shell: Shell, task: Task
+    number: int,
+    step: BuildStep,
+    directory: Path,
+    shell: Shell,
+    task: Task,
+    hand: Callable[[Mapping[str, str]], None],
 ) -> Evidence | None:
     try:
-        done = run(step, directory, shell, task.output)
+        done = run(step, directory, shell, task.output, hand)
     except BuildError as error:
         error.key = error.key or key(number)
         raise
@@ -109,11 +119,16 @@ def _succeed(
 
 
 def run(
-    step: BuildStep, directory: Path, shell: Shell, output: Callable[[str], None]
+    step: BuildStep,
+    directory: Path,
+    shell: Shell,
+    output: Callable[[str], None],
+    hand: Callable[[Mapping[str, str]], None] = lambda _: None,
 ) -> Outcome | None:
-    """One step; None when it can only fail by raising. Its secrets stand in no line
-    of the output, of the outcome or of an error."""
+    """One step; None when it can only fail by raising. Its secrets, which `hand` is told
+    first, stand in no line of the output, of the outcome or of an error."""
     hidden = secrets.read(step, directory, "build.steps")
+    hand(hidden)
     redact = secrets.Redactor(hidden)
     try:
         done = _run(step, directory, shell, lambda line: output(redact(line)), hidden)

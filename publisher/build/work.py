@@ -24,6 +24,8 @@ class Work(Noun):
     outside, `root` is the one of them that holds the system, if any does.
     `keys` says that root has SSH keys of the source's making.
 
+    `traces` are what is kept of the secrets that went into it (secrets.Tracer).
+
     `known` is the directory with the keys that the system knows already, and
     `door` the user whom it lets in with them; empty where cloud-init learns ours."""
 
@@ -34,6 +36,7 @@ class Work(Noun):
     keys: bool = False
     known: str = ""
     door: str = ""
+    traces: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -45,6 +48,7 @@ class Work(Noun):
             data["keys"],
             data.get("known", ""),
             data.get("door", ""),
+            tuple(data.get("traces", ())),
         )
 
 

@@ -16,6 +16,7 @@ from publisher.build.builder import _Build, _FromCheckpoint
 from publisher.build.checkpoints import Checkpoint, Checkpoints, failed_key
 from publisher.build.rescue import OnError, converse
 from publisher.build.room import Room
+from publisher.build.secrets import untraced
 from publisher.build.sources import Work
 from publisher.errors import BootError, BuildError, Cancelled
 from publisher.memory import Memory
@@ -151,9 +152,9 @@ def a_build(task: Task, kept: Checkpoints, on_error: OnError) -> _Build:
     build.workspace = MagicMock(directory=kept.directory)
     build.sealed = kept.directory / "sealed.raw"
     build.on_error, build.path = on_error, levels("true", "false")
-    build.evidence, build.by_hand, build.directory = [], [], Path()
+    build.evidence, build.by_hand, build.traces, build.directory = [], [], [], Path()
     build.epoch = None
-    cast(Any, build).private = lambda *_: None
+    build.trace = untraced
     return build
 
 

@@ -36,9 +36,11 @@ from publisher.migrate import name_in, plan_migration
 from publisher.model import MIB, Audience, Finding, Image, Severity, Spec
 from publisher.plan import Plan, Target, plan_download
 from publisher.task import Cancellation, Retry
+from tests.unit.ext_disk import ext_disk
 from tests.unit.nimbus import CLOUDS, PROVIDERS, Cloud, NimbusOptions, fail
+from tests.unit.secret_samples import SWAP
 
-CONTENT = os.urandom(4096) + bytes(MIB - 8192) + os.urandom(4096)
+CONTENT = os.urandom(4086) + SWAP[4086:] + bytes(MIB - 8192) + os.urandom(4096)
 PUBLIC = Audience("public")
 
 
@@ -275,7 +277,7 @@ def test_other_content_under_the_same_name_is_a_conflict(
     go: Callable[..., Any], tmp_path: Path
 ) -> None:
     go()
-    CLOUDS["cirrus"].bytes["north/origin"] = bytes(reversed(CONTENT))
+    CLOUDS["cirrus"].bytes["north/origin"] = CONTENT[:-4096] + bytes(4096)
     (release_directory(tmp_path, "demo", "1.0.0") / "journal").unlink()
     for file in (tmp_path / "store" / "disks").iterdir():
         file.unlink()
@@ -424,6 +426,18 @@ def test_a_packed_disk_file_is_unpacked_and_published(
     assert manifest.flavours[0].digest == hashlib.sha256(CONTENT).hexdigest()
     assert CLOUDS["nimbus"].bytes["north/img0"] == CONTENT
     assert not list((tmp_path / "store" / "scratch").iterdir())
+
+
+def test_a_migration_is_warned_of_secrets_and_lists_packages_before_the_upload(
+    go: Callable[..., Any], tmp_path: Path
+) -> None:
+    disk = ext_disk(tmp_path, {"/root/.bash_history": "ls\n"})
+    drawn = plan_migration(f"file:{disk}", ["nimbus:north"])
+    assert {"secrets", "inventory"} <= set(drawn.step("nimbus.upload").after)
+    (flavour,) = go(drawn).flavours
+    rules = {finding["rule"]: finding for finding in flavour.proofs["secrets"]["findings"]}
+    assert rules["secrets.history"]["severity"] == "warning"
+    assert Path(flavour.proofs["inventory"]["documents"][0]["path"]).exists()
 
 
 def test_a_required_cloud_is_closed_again_although_an_optional_one_has_no_image(

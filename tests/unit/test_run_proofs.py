@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
+from urllib.parse import quote
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from publisher import events, proofs, provenance, provider, run, steps
+from publisher import events, provenance, provider, run, steps
 from publisher.attesting import Attest
+from publisher.build.builder import TRACES
 from publisher.cli.attesting import sign_run
 from publisher.cli.main import run as command
 from publisher.cli.releases import options_of
@@ -33,12 +35,13 @@ from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rehearse import Claim, Rehearsal, Status
 from publisher.proof.rehearse.judge import BLIND
 from publisher.proof.rules import Evidence, Rule
-from publisher.proof.secrets.known import Known
+from publisher.proof.secrets.trace import Trace
 from publisher.provider import Options, Traits
 from publisher.rehearsal import Rehearse
 from publisher.task import Retry, Task
 from publisher.vm import namespace
 from tests.unit.nimbus import CLOUDS, PROVIDERS, Cloud, Nimbus, NimbusOptions
+from tests.unit.secret_samples import SWAP
 
 FILE = """
 [image]
@@ -123,9 +126,11 @@ class World:
     def build(self, step: Step, context: Context, task: Task) -> Mapping[str, Any]:
         spec = replace(Spec.from_json(step.inputs["spec"]), run=context.run)
         path = context.store.scratch("built.raw")
-        path.write_bytes(self.content.ljust(MIB, b"\0"))
+        content = self.content.ljust(len(SWAP), b"\0")
+        path.write_bytes((content[:4086] + SWAP[4086:] + content[4096:]).ljust(MIB, b"\0"))
         value = steps.disk_value(context.store.add(path), spec)
-        return {**value, proofs.TRACES: [t.to_json() for t in Known(self.values).keep()]}
+        kept = [Trace.of(label, value).to_json() for label, value in self.values.items()]
+        return {**value, TRACES: kept}
 
     def rehearse(
         self,
@@ -386,6 +391,58 @@ def test_a_secret_of_the_build_stops_a_public_release(world: World) -> None:
     with pytest.raises(ProofError, match=r"a public image must hold no secret: .*the secret T"):
         world.publish(FILE, "release.audience=public")
     assert not uploaded()
+
+
+SHORT = FILE.replace(
+    "[targets.cumulus]",
+    '[[build.steps]]\nrun = "true"\nsecrets.PIN = { environment = "THE_PIN" }\n[targets.cumulus]',
+)
+PIN = "build.steps[0].secrets.PIN"
+
+
+def test_values_that_are_still_at_hand_are_looked_for_in_all_forms(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = "a/b c?d-e&f-g/h"
+    monkeypatch.setenv("THE_PIN", value)
+    world.content, world.values = quote(value, safe="").encode(), {PIN: value}
+    (flavour,) = world.publish(SHORT).flavours
+    (found,) = flavour.proofs["secrets"]["findings"]
+    assert "the secret PIN of build.steps[0] (in a URL)" in found["evidence"]
+    monkeypatch.delenv("THE_PIN")
+    assert world.publish(SHORT, "image.version=2").flavours[0].proofs["secrets"]["findings"] == []
+
+
+def test_the_value_of_a_resumed_step_is_looked_for_beside_todays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THE_PIN", "what it was changed into")
+    world.content, world.values = SECRET_IN, {PIN: TOKEN}
+    (flavour,) = world.publish(SHORT).flavours
+    (found,) = flavour.proofs["secrets"]["findings"]
+    assert "an earlier value of the secret PIN of build.steps[0]" in found["evidence"]
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_a_secret_too_short_to_be_looked_for_stops_a_public_release(
+    world: World, monkeypatch: pytest.MonkeyPatch, at_hand: bool
+) -> None:
+    world.values = {PIN: "12345" if at_hand else "123456789"}
+    if at_hand:
+        monkeypatch.setenv("THE_PIN", world.values[PIN])
+    shown: list[Finding] = []
+
+    def sink(event: object) -> None:
+        shown.extend(filter(None, [getattr(event, "finding", None)]))
+
+    world.publish(SHORT, sink=sink)
+    told = [f for f in shown if f.rule == "secrets.too-short"]
+    assert [f.severity for f in told] == [Severity.WARNING]
+    public = ("release.audience=public", "image.version=2")
+    with pytest.raises(ProofError, match=r"the secret PIN of build.steps.0. was not looked for"):
+        world.publish(SHORT, *public)
+    accepted = '[[secrets.ignore]]\nrule = "secrets.too-short"\nreason = "a PIN"\n'
+    world.publish(SHORT + accepted, *public)
 
 
 def test_a_known_finding_may_be_let_through(world: World) -> None:

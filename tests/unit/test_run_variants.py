@@ -23,6 +23,7 @@ from publisher.plan import BUILT_AS, Plan, Step, plan, step_key
 from publisher.recipe import fingerprint
 from publisher.task import Cancellation, Retry, Task
 from tests.unit.nimbus import CLOUDS, PROVIDERS, Cloud
+from tests.unit.secret_samples import SWAP
 
 FILE = """
 [image]
@@ -76,7 +77,8 @@ class Builder:
             self.before(step.flavour)
             spec = dataclasses.replace(Spec.from_json(step.inputs["spec"]), run=context.run)
             path = context.store.scratch(f"{spec.name}.raw")
-            path.write_bytes(json.dumps(step.inputs, sort_keys=True).encode().ljust(MIB, b"\0"))
+            content = SWAP + json.dumps(step.inputs, sort_keys=True).encode()
+            path.write_bytes(content.ljust(MIB, b"\0"))
             value = steps.disk_value(context.store.add(path), spec)
             self.built.append(step.flavour)
             return value
@@ -364,7 +366,7 @@ def test_variants_with_the_same_bytes_are_images_of_their_own(
     def same(step: Step, context: Context, task: Task) -> Mapping[str, Any]:
         spec = Spec.from_json(step.inputs["spec"])
         path = context.store.scratch(f"{spec.name}.raw")
-        path.write_bytes(b"same".ljust(MIB, b"\0"))
+        path.write_bytes(SWAP.ljust(MIB, b"\0"))
         return steps.disk_value(context.store.add(path), spec)
 
     monkeypatch.setitem(steps.RUNBOOK, "build", same)

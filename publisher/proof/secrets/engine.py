@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 from publisher.disks.raw import Reader
 from publisher.errors import HostError
@@ -41,7 +42,7 @@ class Source(Protocol):
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A secret on the disk: `value` is only a digest of it, `shown` at most its
-    first four characters."""
+    first four characters; `admits` as in its rule."""
 
     rule: str
     title: str
@@ -50,6 +51,7 @@ class Hit:
     length: int
     value: bytes
     shown: str
+    admits: str = ""
 
 
 def fingerprint(secret: bytes) -> bytes:
@@ -79,6 +81,39 @@ class _Literal:
 
 
 @dataclass(frozen=True, slots=True)
+class _Encoded:
+    """One of them in base64: `text` without the breaks of lines, and a `piece` of it that
+    is looked for. Of two in a row one is whole, as no line is shorter than both."""
+
+    label: str
+    text: bytes
+    piece: bytes
+
+    @classmethod
+    def of(cls, label: str, text: bytes) -> Sequence[Self]:
+        size = min(_PIECE, len(text) // 2)
+        return [cls(label, text, text[at : at + size]) for at in (0, size)]
+
+    @property
+    def anchor(self) -> bytes:
+        return _quoted(self.piece)
+
+    def hit(self, source: Source, end: int) -> Hit | None:
+        around = 2 * len(self.text)
+        start = max(0, end - around)
+        window = source.read(start, end - start + around)
+        window = _ESCAPED_END.sub(lambda match: b" " * len(match[0]), window)
+        places = [match.start() for match in _IN_BASE64.finditer(window)]
+        at = bytes(window[place] for place in places).find(self.text)
+        return _own(self.label, start + places[at], self.text) if at >= 0 else None
+
+
+_PIECE = 24
+_ESCAPED_END = re.compile(rb"\\[rn]")
+_IN_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]")
+
+
+@dataclass(frozen=True, slots=True)
 class _Traced:
     """One of which only a trace is left, in one form."""
 
@@ -101,13 +136,14 @@ class _Traced:
         return _own(self.trace.label + self.form.title, offset, written)
 
 
-_Subject: TypeAlias = "Rule | _Literal | _Traced"
+_Subject: TypeAlias = "Rule | _Literal | _Encoded | _Traced"
 
 
 def _subjects(known: Known) -> list[_Subject]:
     return [
         *RULES,
         *(_Literal(label, data) for label, data in known.literals()),
+        *(part for label, text in known.encoded() for part in _Encoded.of(label, text)),
         *(_Traced(trace, form) for trace in known.traces for form in trace.forms()),
     ]
 
@@ -221,7 +257,8 @@ def _judge(rule: Rule, source: Source, data: bytes, base: int, end: int) -> Hit 
     start, length, secret = verdict
     offset = base + end - rule.before + start
     shown = _shown(window[start : start + length])
-    return Hit(rule.id, rule.title, rule.fix, offset, length, fingerprint(secret), shown)
+    value = fingerprint(secret)
+    return Hit(rule.id, rule.title, rule.fix, offset, length, value, shown, rule.admits)
 
 
 OWN = "build-secret"

@@ -13,8 +13,17 @@ _HASH = (
     rb"\$(?:5\$(?:rounds=\d+\$)?[^$:\s]{0,16}\$[./A-Za-z0-9]{43}"
     rb"|6\$(?:rounds=\d+\$)?[^$:\s]{0,16}\$[./A-Za-z0-9]{86}"
     rb"|2[abxy]\$\d\d\$[./A-Za-z0-9]{53}"
-    rb"|(?:g?y|7)\$[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43})"
+    rb"|g?y\$[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}"
+    rb"|7\$[./A-Za-z0-9]{11,97}\$[./A-Za-z0-9]{43})"
 )
+_OLD_HASH = (
+    rb"\$(?:apr1|1)\$[./A-Za-z0-9]{1,8}\$[./A-Za-z0-9]{22}"
+    rb"|\$argon2(?:id|i|d)\$v=\d{1,3}\$m=\d{1,8},t=\d{1,4},p=\d{1,3}"
+    rb"\$[A-Za-z0-9+/]{11,64}\$[A-Za-z0-9+/]{16,90}"
+    rb"|\{SSHA(?:256|384|512)?\}[A-Za-z0-9+/]{32,128}={0,2}"
+    rb"|grub\.pbkdf2\.sha512\.\d{1,9}\.[0-9A-F]{32,128}\.[0-9A-F]{64,128}"
+)
+_CHANGE = "take it out of the file, and change the password where else it is used"
 _SHADOW = (
     rb"(?:^|[\n\0])[a-z_][a-z0-9_.-]{0,31}:!{0,2}(\$[1-9a-z][^:\s]{8,200}|[./A-Za-z0-9]{13})"
     rb":\d{1,6}:\d*:\d*:\d*:\d*:\d*:\d*(?=[\n\0]|$)"
@@ -22,9 +31,9 @@ _SHADOW = (
 
 
 def _encoded_pem(window: bytes) -> Verdict | None:
-    """A PEM file in base64, as kubeconfig holds it."""
-    found = re.match(rb"[A-Za-z0-9+/=]+", window)
-    inner = keys.pem(keys.decode(found[0])) if found else None
+    """A PEM file in base64, as kubeconfig holds it, or broken into lines."""
+    found = re.match(rb"(?:[A-Za-z0-9+/=]|\s{1,16}|\\n)+", window)
+    inner = keys.pem(keys.decode(re.sub(rb"\s+|\\n", b"", found[0]))) if found else None
     return (0, len(found[0]), inner[2]) if found and inner else None
 
 
@@ -78,6 +87,32 @@ KEYS: tuple[Rule, ...] = (
         after=keys.PEM_MAX,
     ),
     Rule(
+        "private-key-keystore",
+        "private key in a Java keystore",
+        rb"\xfe\xed\xfe\xed\x00\x00\x00[\x01\x02]\x00\x00\x00.\x00\x00\x00\x01\x00.",
+        at(18, keys.java),
+        KEY,
+        after=4096,
+    ),
+    Rule(
+        "private-key-gnupg",
+        "private key of GnuPG",
+        rb"\((?:11:|21:protected-)private-key\(\d:(?:rsa|dsa|elg|ecc)\("
+        rb"|Key: \((?:protected-)?private-key \((?:rsa|dsa|elg|ecc)",
+        from_mark(b"private-key", keys.gnupg),
+        KEY,
+        after=4096,
+    ),
+    Rule(
+        "private-key-jwk",
+        "private JSON Web Key",
+        rb"\"kty\"\s{0,4}:\s{0,4}\"(?:RSA|EC|OKP)\"",
+        keys.jwk,
+        KEY,
+        before=keys.JWK_MAX,
+        after=keys.JWK_MAX,
+    ),
+    Rule(
         "private-key-encoded",
         "private key in base64, as in a kubeconfig",
         rb"LS0tLS1CRUdJTi",
@@ -109,12 +144,23 @@ KEYS: tuple[Rule, ...] = (
         exactly(_SHADOW, before=300),
         "lock the account (passwd --lock --delete USER), or give it a key at first boot",
         before=300,
+        admits="shadow",
     ),
     Rule(
         "password-hash",
         "password hash",
         rb"\$(?:[567y]|gy|2[abxy])\$[^:\s]{22,}?[./A-Za-z0-9]{31}",
         exactly(rb"(" + _HASH + rb")(?![./A-Za-z0-9])", tokens.random),
-        "take it out of the file, and change the password where else it is used",
+        _CHANGE,
+        admits="shadow",
+    ),
+    Rule(
+        "password-hash",
+        "password hash of a program",
+        rb"\$(?:apr1|1)\$[./A-Za-z0-9]{1,8}\$[./A-Za-z0-9]{22}|\$argon2(?:id|i|d)\$v=\d"
+        rb"|\{SSHA(?:256|384|512)?\}[A-Za-z0-9+/]{32}|grub\.pbkdf2\.sha512\.\d{1,9}\.[0-9A-F]{32}",
+        exactly(rb"(" + _OLD_HASH + rb")(?![./A-Za-z0-9])", tokens.random),
+        _CHANGE,
+        admits="shadow",
     ),
 )

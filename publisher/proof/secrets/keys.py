@@ -14,6 +14,8 @@ _PEM = re.compile(
 )
 _ESCAPED = re.compile(rb"(?:\\r)?\\n|\\")
 _HEADERS = re.compile(rb"^[ \t]*(?:[A-Z][A-Za-z0-9-]+: .*(?:\n[ \t]+\S.*)?\n)+[ \t]*\n", re.ASCII)
+_LEFT_OUT = re.compile(rb"[\x21-\x7e]{1,64}")
+"""What people write for the lines of a key that they don't show; what is longer overwrote it."""
 _QUOTES = re.compile(rb"[\s\"',]+")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 _PUTTY = re.compile(
@@ -54,7 +56,8 @@ def pem(window: bytes) -> tuple[int, int, bytes] | None:
     encrypted = headers is not None and b"ENCRYPTED" in headers[0]
     if headers is not None:
         text = text[headers.end() :]
-    key = decode(_QUOTES.sub(b"", text))
+    text = _QUOTES.sub(b"", text)
+    key = decode(text)
     if len(key) < SHORTEST:
         return None
     if kind == b"OPENSSH":
@@ -65,7 +68,10 @@ def pem(window: bytes) -> tuple[int, int, bytes] | None:
     elif encrypted or kind == b"SSH2 ENCRYPTED":
         sound = various(key, 24)
     else:
-        sound = _is_key_sequence(key, whole=bool(end))
+        # behind a key that was overwritten in part, the next end is another's
+        behind = _BASE64.sub(b"", text, count=1)
+        own_end = bool(end) and (not behind or _LEFT_OUT.fullmatch(behind) is not None)
+        sound = _is_key_sequence(key, whole=own_end)
     length = found.start(3) - found.start() + len(body)
     return (found.start(), length, key) if sound else None
 
@@ -89,6 +95,39 @@ def putty(window: bytes) -> tuple[int, int, bytes] | None:
         return None
     key = decode(_QUOTES.sub(b"", found[1]))
     return (found.start(), found.end() - found.start(), key) if various(key) else None
+
+
+_GNUPG = re.compile(
+    rb"\(1:[dx](?P<size>\d{2,4}):|\([dx]\s{1,4}#(?P<digits>[0-9A-F\s]{32,3000})#"
+    rb"|\((?:9:)?protected\s{0,4}(?:\d\d:)?openpgp-"
+)
+
+
+def gnupg(window: bytes) -> tuple[int, int, bytes] | None:
+    """(start, length, key) of a file in private-keys-v1.d, canonical or in lines
+    (doc/KEYFORMAT of GnuPG); behind `private-key`."""
+    found = _GNUPG.search(window)
+    if found is None:
+        return None
+    key = window[found.end() : found.end() + int(found["size"] or 256)]
+    if found["digits"]:
+        key = found["digits"].translate(None, b" \t\r\n")
+    return (0, found.end(), key) if various(key, 12) else None
+
+
+JWK_MAX = 2600
+"""Bytes of a JSON Web Key of RSA with 4096 bits, twice as large as its halves."""
+_SECRET_PART = re.compile(rb"\"d\"\s{0,4}:\s{0,4}\"([A-Za-z0-9_-]{32,1024})\"")
+
+
+def jwk(window: bytes) -> tuple[int, int, bytes] | None:
+    """(start, length, key) of a private JSON Web Key (RFC 7517) in which the window's
+    middle is."""
+    start = window.rfind(b"{", 0, JWK_MAX)
+    end = window.find(b"}", JWK_MAX)
+    found = _SECRET_PART.search(window, max(0, start), end if end >= 0 else len(window))
+    key = found[1] if found else b""
+    return (found.start(1), len(key), key) if found and various(key, 20) else None
 
 
 # -- DER
@@ -145,13 +184,14 @@ def der_curve(window: bytes) -> tuple[int, int, bytes] | None:
     """(start, length, key) of an ECPrivateKey (RFC 5915)."""
     found = _CURVE.match(window)
     key = found and (found["a"] or found["b"] or found["c"])
-    return (0, len(found[0]), key) if found and key and various(key) else None
+    return (0, len(found[0]), key) if found and key and various(key, 24) else None
 
 
 def der_edwards(window: bytes) -> tuple[int, int, bytes] | None:
     """(start, length, key) of an Ed25519 or X25519 key in PKCS #8 (RFC 8410)."""
     key = window[16:48]
-    return (0, 48, key) if len(key) == 32 and various(key) else None
+    # programs hold this start as a template, and behind it whatever comes next
+    return (0, 48, key) if len(key) == 32 and various(key, 24) else None
 
 
 def keystore(window: bytes) -> tuple[int, int, bytes] | None:
@@ -162,3 +202,13 @@ def keystore(window: bytes) -> tuple[int, int, bytes] | None:
         return None
     end = outer[0] + outer[1]
     return (0, end, window[:end]) if various(window[:end], 32) else None
+
+
+def java(window: bytes) -> tuple[int, int, bytes] | None:
+    """(start, length, start of the key) of a Java keystore whose first entry is a key."""
+    name = 16
+    at = name + 2 + int.from_bytes(window[name : name + 2], "big") + 8
+    length = int.from_bytes(window[at : at + 4], "big")
+    key = window[at + 4 : at + 4 + length]
+    sound = SHORTEST <= length <= PEM_MAX and key[:1] == b"\x30" and various(key, 32)
+    return (0, at + 4 + length, key) if sound else None

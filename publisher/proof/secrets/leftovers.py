@@ -10,6 +10,17 @@ from publisher.proof.inspect.tree import Tree
 HISTORIES = (
     *(".bash_history", ".zsh_history", ".zhistory", ".sh_history", ".ash_history", ".history"),
     *(".python_history", ".node_repl_history", ".irb_history", ".php_history"),
+    *(
+        ".ksh_history",
+        ".mksh_history",
+        ".local/share/powershell/PSReadLine/ConsoleHost_history.txt",
+    ),
+    *(
+        ".mariadb_history",
+        ".mongodb/mongosh/mongosh_repl_history",
+        ".mongodb/mongosh/.mongosh_repl_history",
+    ),
+    *(".duckdb_history", ".gdb_history", ".Rhistory"),
     *(".mysql_history", ".psql_history", ".sqlite_history", ".rediscli_history", ".dbshell"),
     *(".lesshst", ".viminfo", ".local/share/fish/fish_history", ".local/state/python_history"),
 )
@@ -17,7 +28,7 @@ LOGINS = (
     *(".aws/sso/cache", ".aws/cli/cache", ".azure/msal_token_cache.json"),
     *(".azure/msal_token_cache.bin", ".azure/service_principal_entries.json"),
     *(".config/gcloud/credentials.db", ".config/gcloud/access_tokens.db"),
-    ".config/gcloud/application_default_credentials.json",
+    *(".config/gcloud/application_default_credentials.json", ".config/gcloud/legacy_credentials"),
 )
 
 
@@ -39,7 +50,9 @@ def homes(tree: Tree) -> list[str]:
 
 
 def leftovers(tree: Tree) -> Iterator[tuple[str, str, str]]:
-    """(rule, title, path) of each that is there and not empty."""
+    """(rule, title, path) of each that is there and not empty. Raises Unreadable at the
+    end where some could not be looked for."""
+    missed: Unreadable | None = None
     for home in homes(tree):
         for rule, title, names in (
             ("history", "history of commands", HISTORIES),
@@ -52,7 +65,10 @@ def leftovers(tree: Tree) -> Iterator[tuple[str, str, str]]:
                     full = place is not None and (
                         bool(tree.names(path)) if place.node.is_dir else place.node.size > 0
                     )
-                except Unreadable:
+                except Unreadable as error:
+                    missed = missed or error
                     continue
                 if full:
                     yield rule, title, path
+    if missed is not None:
+        raise missed

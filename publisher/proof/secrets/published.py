@@ -1,27 +1,53 @@
-"""What everybody has already: files that are as their Debian package brought them."""
+"""What everybody has already: secrets that Debian publishes with its packages; and
+which package of whomever installed a file."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 
 from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.filesystem import FileSystem, Node
 from publisher.proof.inspect.tree import Tree
 
+FILE = Path(__file__).with_name("published.txt")
+"""Made by tools/published.py, which tells how."""
+_SHORTENED = 16
 _INFO = "/var/lib/dpkg/info"
 _CONFFILE = re.compile(r"^ (/\S.*) ([0-9a-f]{32})(?: obsolete)?$")
-
-
 _FILES_MOST = 2_000_000
-"""What is beyond counts as not published."""
+"""What is beyond counts as installed by no package."""
+
+
+def shortened(value: bytes) -> str:
+    """A value's digest (Hit.value) as FILE has it."""
+    return value[:_SHORTENED].hex()
+
+
+@cache
+def _published() -> Mapping[str, str]:
+    """Debian's package by the digest of a value."""
+    found: dict[str, str] = {}
+    package = ""
+    for line in FILE.read_text().splitlines():
+        if line.startswith(" "):
+            found[line[1:]] = package
+        elif not line.startswith("#"):
+            package = line
+    return found
+
+
+def published_in(value: bytes) -> str:
+    """A package with which Debian publishes the secret of this digest, "" for none."""
+    return _published().get(shortened(value), "")
 
 
 class Packages:
-    """The files that dpkg installed in a file system, with their MD5 sums: those are
-    what dpkg keeps, and only say that a file is unchanged since."""
+    """The files that dpkg installed in a file system, with their MD5 sums. Anybody makes
+    packages: that a file comes with one excuses nothing in it."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree

@@ -30,6 +30,7 @@ class Rule:
     before: int = 256
     after: int = 1024
     caseless: bool = False
+    admits: str = ""
 
 
 REACH = 256
@@ -39,15 +40,17 @@ REACH = 256
 def exactly(
     pattern: bytes, sound: Callable[[bytes], bool] = lambda _: True, *, before: int = 256
 ) -> Judge:
-    """A judge for what one expression describes: its group 1 is the secret."""
+    """A judge for what one expression describes: its group 1 is the secret, or `secret`
+    within the group `login`, which tells it from others: many have the same password."""
     expression = re.compile(pattern, re.DOTALL)
+    group: int | str = "secret" if "secret" in expression.groupindex else 1
 
     def judge(window: bytes) -> Verdict | None:
         for match in expression.finditer(window):
             # what ends ahead of the anchor's end was judged before
             if match.start() < before <= match.end():
-                secret = match[1]
-                return (match.start(1), len(secret), secret) if sound(secret) else None
+                secret = match[group]
+                return (match.start(group), len(secret), match[1]) if sound(secret) else None
         return None
 
     return judge

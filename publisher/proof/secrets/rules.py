@@ -6,6 +6,7 @@ import base64
 
 from publisher.proof.secrets import keys
 from publisher.proof.secrets.key_rules import KEYS
+from publisher.proof.secrets.login_rules import LOGINS
 from publisher.proof.secrets.rule import Rule, exactly
 from publisher.proof.secrets.token_rules import TOKENS
 
@@ -31,7 +32,8 @@ AUTHORIZED = Rule(
     ),
     "remove the file at the end of the build: the clouds bring the user's keys at first boot",
     after=4200,
+    admits="authorized_keys",
 )
 """Only where it stands makes it one: in authorized_keys, or in erased space."""
 
-RULES: tuple[Rule, ...] = (*KEYS, *TOKENS, AUTHORIZED)
+RULES: tuple[Rule, ...] = (*KEYS, *TOKENS, *LOGINS, AUTHORIZED)

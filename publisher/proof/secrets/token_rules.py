@@ -11,12 +11,22 @@ from publisher.proof.secrets.rule import Rule, Verdict, exactly, token
 
 def _aws(window: bytes) -> Verdict | None:
     """An access key id with a secret access key near it."""
-    found = re.search(rb"(?<![A-Z0-9])A[KS]IA[A-Z2-7]{16}(?![A-Z0-9])", window[492:540])
+    return _pair(rb"A[KS]IA[A-Z2-7]{16}", 20, window)
+
+
+def _gcp_hmac(window: bytes) -> Verdict | None:
+    """An access id of Cloud Storage with its secret near it."""
+    return _pair(rb"GOOG1E[A-Z2-7]{55}", 61, window)
+
+
+def _pair(ident: bytes, length: int, window: bytes) -> Verdict | None:
+    start = 512 - length
+    found = re.compile(rb"(?<![A-Z0-9])" + ident + rb"(?![A-Z0-9])").match(window, start)
     if found is None or b"EXAMPLE" in found[0]:
         return None
     around = re.finditer(rb"(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])", window)
     secret = next((m[0] for m in around if tokens.entropy(m[0]) > 4.0 and _aws_like(m[0])), None)
-    return (492 + found.start(), 20, found[0]) if secret else None
+    return (start, length, found[0]) if secret else None
 
 
 def _aws_like(secret: bytes) -> bool:
@@ -36,6 +46,9 @@ def _azure_key(key: bytes) -> bool:
     # https://learn.microsoft.com/azure/storage/common/storage-use-azurite
     return tokens.random(key) and not key.startswith(b"Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50u")
 
+
+_IS = rb"[\"']?\s{0,4}[=:]\s{0,4}[\"']?"
+_AZURE_FIX = "rotate the key of the account; use a managed identity instead"
 
 TOKENS: tuple[Rule, ...] = (
     Rule(
@@ -68,21 +81,46 @@ TOKENS: tuple[Rule, ...] = (
     token("gcp-api-key", "Google API key", rb"AIza", rb"[0-9A-Za-z_-]{35}"),
     token("gcp-oauth-secret", "Google OAuth client secret", rb"GOCSPX-", rb"[0-9A-Za-z_-]{28}"),
     token("gcp-oauth-token", "Google OAuth token", rb"ya29\.", rb"[0-9A-Za-z_-]{60,2048}"),
+    token(
+        "gcp-oauth-token", "refresh token of Google", rb"1//0", rb"[0-9A-Za-z_-]{40,250}", least=40
+    ),
+    Rule(
+        "gcp-hmac-key",
+        "HMAC key of Google Cloud Storage with its secret",
+        rb"GOOG1E[A-Z2-7]{55}",
+        _gcp_hmac,
+        "delete the key (gcloud storage hmac delete); use a service account instead",
+        before=512,
+    ),
     Rule(
         "azure-connection-string",
-        "Azure connection string with its key",
-        rb"(?:Account|SharedAccess|Access)Key=[A-Za-z0-9+/]{43}",
+        "key of an Azure account",
+        rb"(?:account|access|storage)_?key" + _IS + rb"[A-Za-z0-9+/]{43}",
         exactly(
-            rb"(?:Account|SharedAccess|Access)Key=([A-Za-z0-9+/]{86}==|[A-Za-z0-9+/]{43}=)",
+            rb"(?i:account|access|storage)_?(?i:key)"
+            + _IS
+            + rb"([A-Za-z0-9+/]{86}==|[A-Za-z0-9+/]{43}=)(?![A-Za-z0-9+/=])",
             _azure_key,
         ),
-        "rotate the key of the account; use a managed identity instead",
+        _AZURE_FIX,
+        caseless=True,
+    ),
+    Rule(
+        "azure-connection-string",
+        "key of an Azure account, as az shows it",
+        rb"\"value\":\s{0,4}\"[A-Za-z0-9+/]{86}==\"",
+        exactly(rb"\"keyName\":[^{}]{1,160}\"value\":\s{0,4}\"([A-Za-z0-9+/]{86}==)\"", _azure_key),
+        _AZURE_FIX,
     ),
     Rule(
         "azure-sas",
         "Azure shared access signature",
-        rb"[?&;\"']sig=[A-Za-z0-9%+/]{40}",
-        exactly(rb"[?&;\"']sig=([A-Za-z0-9%+/]{40,80}(?:%3[Dd]|=))", tokens.random, before=256),
+        rb"(?:[?&;\"']|\\u0026)sig=[A-Za-z0-9%+/]{40}",
+        exactly(
+            rb"(?:[?&;\"']|\\u0026)sig=([A-Za-z0-9%+/]{40,80}(?:%3[Dd]|=))",
+            tokens.random,
+            before=256,
+        ),
         "rotate the key that signed it, or its stored access policy",
     ),
     Rule(
@@ -101,8 +139,17 @@ TOKENS: tuple[Rule, ...] = (
     token(
         "gitlab-token",
         "GitLab token",
-        rb"gl(?:pat|dt|rt|cbt|ptt|ft|agent|soat|oas)-",
+        rb"gl(?:pat|dt|rtr?|cbt|ptt|ft|imt|ffct|wt|agent|soat|oas)-",
         rb"[A-Za-z0-9_-]{20,300}(?:\.[0-9a-z]{2}\.[0-9a-z]{9})?",
+    ),
+    token(
+        "gitlab-token", "GitLab token of a runner", rb"GR1348941", rb"[A-Za-z0-9_-]{20}", least=20
+    ),
+    token(
+        "slack-token",
+        "Slack token that renews others",
+        rb"xoxe(?:\.xox[bp])?-\d-",
+        rb"[A-Za-z0-9_-]{60,400}",
     ),
     token("slack-token", "Slack token", rb"xox[abeoprs]-", rb"(?:\d-)?\d{8,14}-[A-Za-z0-9-]{10,}"),
     token("slack-token", "Slack app token", rb"xapp-", rb"\d-[A-Z0-9]+-\d+-[a-z0-9]+"),
@@ -116,15 +163,6 @@ TOKENS: tuple[Rule, ...] = (
         ),
     ),
     token("npm-token", "npm token", rb"npm_", rb"[A-Za-z0-9]{36}", tokens.checksummed),
-    Rule(
-        "npm-token",
-        "npm token",
-        rb":_authToken\s{0,4}=\s{0,4}[\"']?[A-Za-z0-9-]{36}",
-        exactly(
-            rb":_authToken\s{0,4}=\s{0,4}[\"']?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})",
-            tokens.random,
-        ),
-    ),
     token("pypi-token", "PyPI token", rb"pypi-AgE", rb"[A-Za-z0-9_-]{60,1000}"),
     token("docker-token", "Docker Hub token", rb"dckr_pat_", rb"[A-Za-z0-9_-]{27,}"),
     Rule(
@@ -136,19 +174,15 @@ TOKENS: tuple[Rule, ...] = (
             rb"(eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,})",
             lambda text: tokens.jwt(text, time.time()),
         ),
-        after=4096,
+        after=8192,
     ),
-    Rule(
-        "docker-login",
-        "login to a container registry",
-        rb"\"auth\"\s{0,4}:\s{0,4}\"[A-Za-z0-9+/]{12}",
-        exactly(
-            rb"\"auth\"\s{0,4}:\s{0,4}\"([A-Za-z0-9+/]{12,512}={0,2})\"",
-            tokens.basic,
-        ),
+    token("vault-token", "Vault token", rb"hv[sb]\.", rb"[A-Za-z0-9_-]{24,300}", least=24),
+    token(
+        "terraform-token",
+        "HCP Terraform token",
+        rb"[A-Za-z0-9]{14}\.atlasv1\.",
+        rb"[A-Za-z0-9_=-]{60,70}",
     ),
-    token("vault-token", "Vault token", rb"hv[sb]\.", rb"[A-Za-z0-9_-]{90,300}"),
-    token("terraform-token", "HCP Terraform token", rb"\.atlasv1\.", rb"[A-Za-z0-9_=-]{60,70}"),
     token("stripe-key", "Stripe key", rb"[rs]k_live_", rb"[A-Za-z0-9]{24,200}"),
     token(
         "sendgrid-key", "SendGrid key", rb"SG\.", rb"[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", least=22
@@ -171,22 +205,4 @@ TOKENS: tuple[Rule, ...] = (
         alphabet=rb"[A-Za-z]",
     ),
     token("tailscale-key", "Tailscale key", rb"tskey-[a-z]+-", rb"[A-Za-z0-9]+-[A-Za-z0-9]{20,}"),
-    Rule(
-        "url-password",
-        "password in a URL",
-        rb"://[^\s:@/\"'<>$\x00]{1,64}:[^\s@:/\"'<>$\x00]{8,64}@[A-Za-z0-9]",
-        exactly(
-            rb"[a-z]://[^\s:@/\"'<>$\0]{1,64}:([^\s@:/\"'<>$\0]{8,64})@[A-Za-z0-9][A-Za-z0-9.-]",
-            tokens.password,
-        ),
-    ),
-    Rule(
-        "netrc-password",
-        "password in a netrc file",
-        rb"machine\s{1,8}\S{1,64}\s{1,8}login\s{1,8}\S{1,64}\s{1,8}password\s{1,8}\S{8}",
-        exactly(
-            rb"machine\s{1,8}\S{1,64}\s{1,8}login\s{1,8}\S{1,64}\s{1,8}password\s{1,8}(\S{8,128})",
-            tokens.password,
-        ),
-    ),
 )

@@ -48,14 +48,26 @@ _PLACEHOLDERS = (b"pass", b"secret", b"example", b"changeme", b"hunter2", b"toke
 
 def password(word: bytes) -> bool:
     """Whether it can be somebody's password, and no variable, format or placeholder."""
-    low = word.lower()
     return (
         len(word) >= 8
-        and not any(mark in low for mark in _PLACEHOLDERS)
-        and not any(mark in word for mark in (b"${", b"$(", b"{{", b"%s", b"%(", b"<", b"{"))
+        and not _is_placeholder(word)
         and any(c in b"0123456789" for c in word)
         and any(chr(c).isalpha() for c in word)
         and entropy(word) >= 2.75
+    )
+
+
+def chosen(word: bytes) -> bool:
+    """The same where nothing but a password stands: a long one needs no digit."""
+    return password(word) or (
+        len(word) >= 12 and not _is_placeholder(word) and entropy(word) >= 3.0
+    )
+
+
+def _is_placeholder(word: bytes) -> bool:
+    low = word.lower()
+    return any(mark in low for mark in _PLACEHOLDERS) or any(
+        mark in word for mark in (b"${", b"$(", b"{{", b"%s", b"%(", b"<", b"{")
     )
 
 

@@ -41,7 +41,8 @@ class Trace(Noun):
     one digest for all forms of the value, so that they tell no more than one does.
     With the other ends of lines it is `longer` by so many bytes, and the anchor begins
     so many `later`; both are negative for a value with CRLF.
-    Without an anchor it only says that there was a value.
+    Without an anchor it only says that there was a value, and its `sieve` of one byte whether
+    another value of this length can be the same.
     """
 
     label: str
@@ -55,16 +56,17 @@ class Trace(Noun):
     later: int = 0
 
     @classmethod
-    def of(cls, label: str, value: bytes) -> Self:
+    def of(cls, label: str, given: str | bytes) -> Self:
+        value = plain(given)
+        salt = os.urandom(16)
         if len(value) < TRACEABLE:
-            return cls(label, len(value))
+            return cls(label, len(value), salt=salt.hex(), sieve=_sieve(salt, value)[:1].hex())
         width = 4 if len(value) >= _LONG else 3
         at = max(range(len(value) - width + 1), key=lambda n: _rarity(value[n : n + width]))
         longer = later = 0
         if not _ENDS & set(value[at : at + width]):
             longer = len(other_ends(value)) - len(value)
             later = len(other_ends(value[:at])) - at if longer else 0
-        salt = os.urandom(16)
         return cls(
             label,
             len(value),
@@ -89,6 +91,13 @@ class Trace(Noun):
                 decode = _OtherEnds(form.decode)
                 yield replace(form, title=OTHER_ENDS + form.title, decode=decode)
 
+    def may_be(self, value: bytes) -> bool:
+        """Whether it is, as far as the trace tells, one of this value."""
+        if self.anchor:
+            return self.matches(value)
+        sieve = _sieve(bytes.fromhex(self.salt), value)[:1].hex()
+        return len(value) == self.length and sieve == self.sieve
+
     def matches(self, candidate: bytes) -> bool:
         salt = bytes.fromhex(self.salt)
         if len(candidate) != self.length or _sieve(salt, candidate).hex() != self.sieve:
@@ -96,21 +105,32 @@ class Trace(Noun):
         return hmac.compare_digest(_digest(salt, candidate).hex(), self.digest)
 
 
+def plain(value: str | bytes) -> bytes:
+    """What is looked for of a value: programs read and write it without what is around."""
+    return (value.encode() if isinstance(value, str) else value).strip()
+
+
 def _encoded(region: bytes, at: int, length: int) -> Iterator[Form]:
     yield Form("", region, at, length, bytes)
-    yield Form(" (in hex)", region.hex().encode(), 2 * at, 2 * length, _from_hex)
+    for text in sorted({region.hex(), region.hex().upper()}):
+        yield Form(" (in hex)", text.encode(), 2 * at, 2 * length, _from_hex)
     if region.isascii():
-        wide = region.decode().encode("utf-16-le")
-        yield Form(" (in UTF-16)", wide, 2 * at, 2 * length, _from_utf16)
+        for order in ("utf-16-le", "utf-16-be"):
+            wide = region.decode().encode(order)
+            yield Form(" (in UTF-16)", wide, 2 * at, 2 * length, _FromUtf16(order))
     for shift in range(3):
         before = shift + at
         # the characters that depend on the region and on nothing else
         first, last = -(-before * 8 // 6), (before + len(region)) * 8 // 6
         whole = base64.b64encode(bytes(before) + region + bytes(2))
         size = -(-(shift + length) * 8 // 6)
-        yield Form(" (in base64)", whole[first:last], first, size, _From64(shift, length))
+        anchor = whole[first:last]
+        for encoded in sorted({anchor, anchor.translate(_TO_URL)}, reverse=True):
+            yield Form(" (in base64)", encoded, first, size, _From64(shift, length))
 
 
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
 OTHER_ENDS = " (with other ends of lines)"
 _ENDS = set(b"\r\n")
 
@@ -139,8 +159,12 @@ def _from_hex(text: bytes) -> bytes:
         return b""
 
 
-def _from_utf16(text: bytes) -> bytes:
-    return text.decode("utf-16-le", "replace").encode("utf-8", "replace")
+@dataclass(frozen=True, slots=True)
+class _FromUtf16:
+    order: str
+
+    def __call__(self, text: bytes) -> bytes:
+        return text.decode(self.order, "replace").encode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +174,8 @@ class _From64:
 
     def __call__(self, text: bytes) -> bytes:
         try:
-            whole = base64.b64decode(text + b"A" * (-len(text) % 4), validate=True)
+            standard = text.translate(_FROM_URL) + b"A" * (-len(text) % 4)
+            whole = base64.b64decode(standard, validate=True)
         except binascii.Error:
             return b""
         return whole[self.shift : self.shift + self.length]
