@@ -11,7 +11,7 @@ from pathlib import Path
 
 from publisher.disks import extents, foreign, raw
 from publisher.errors import UsageError
-from publisher.model import Disk, Firmware
+from publisher.model import Disk
 from publisher.task import Task
 
 
@@ -32,20 +32,6 @@ def opened(path: Path, state: Path, task: Task, *, digest: bool = False) -> Iter
         if plain != path or foreign.describe(plain)["format"] != "raw":
             plain = foreign.convert(plain, Path(directory, "disk.raw"), task)
         yield raw.inspect(plain, task.check) if digest else _unread(plain)
-
-
-def firmware_of(path: Path, task: Task) -> Firmware:
-    """By what somebody else's disk, in any format, boots: its partitions and loaders
-    tell. Both where nobody can tell: the boot then shows why it does not."""
-    from publisher.proof.checks.boot import firmware
-    from publisher.proof.inspect.budget import Budget, Unreadable
-    from publisher.proof.inspect.inspection import Inspection
-    from publisher.proof.inspect.opening import viewed
-
-    budget = Budget(check=task.check)
-    with contextlib.suppress(Unreadable), viewed(path, budget, task) as storage:
-        return firmware(Inspection(storage, budget)) or "bios+uefi"
-    return "bios+uefi"
 
 
 def _unread(path: Path) -> Disk:

@@ -136,8 +136,8 @@ def _opened(
 ) -> Iterator[tuple[Disk, Spec]]:
     """The disk, and what is known of it. QEMU reads other formats than raw as they
     are; only what is packed (compressed, or in an OVA) has to be unpacked."""
-    from publisher.cli.disk_files import firmware_of
     from publisher.fetch.packed import unpack
+    from publisher.proof.abilities import boots_of
 
     path = Path(text).expanduser()
     named = "@" in text or not path.suffix
@@ -153,7 +153,7 @@ def _opened(
         path = foreign.convert(path, scratch / "disk.raw", task)
         info = foreign.describe(path)
     disk = Disk(path.absolute(), info["virtual-size"], "", (), info["format"])
-    firmware = firmware or firmware_of(disk.path, task)
+    firmware = firmware or boots_of(disk.path, task).firmware
     yield disk, Spec(path.name.partition(".")[0], "", firmware=firmware, size=disk.size)
 
 

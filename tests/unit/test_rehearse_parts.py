@@ -22,6 +22,7 @@ from publisher.events import Event, StepPhase
 from publisher.model import GIB, Disk, Spec
 from publisher.proof import rehearse as package
 from publisher.proof.guest import Guest, Instance, Look, Service
+from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rehearse import Rehearsal, capacity, props, rehearse
 from publisher.proof.rehearse.checks import run_all
 from publisher.proof.rehearse.stage import _order_of_boots
@@ -218,6 +219,9 @@ class Nimbus:
 
     def service(self, instance: Instance, look: Look) -> Service:
         raise NotImplementedError
+
+    def abilities(self, disk: Inspection) -> Sequence[str]:
+        return ["fast"]
 
     def rules(self, spec: Spec | None) -> Sequence[Rule]:
         return ()

@@ -34,6 +34,7 @@ class World:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.directory = directory
         self.looks: Sequence[Look] = (LOOK,)
+        self.abilities: Sequence[str] | None = None
         self.second: Mapping[str, Any] = FRESH
         self.error = ""
         self.crashes: list[bool] = []
@@ -55,6 +56,10 @@ class World:
         self.alone = number < 2
         self.monkeypatch.setattr(capacity, "machines", lambda: number)
         self.monkeypatch.setattr(capacity, "cpus", lambda: max(2, number))
+
+    def looks_of(self, spec: Spec) -> Sequence[Look]:
+        self.abilities = spec.abilities
+        return self.looks
 
     def overlay(self, disk: Disk, path: Path, task: Task) -> Path:
         self.images.append(path)
@@ -92,9 +97,11 @@ class World:
 
     def rehearse(self, *, keep: bool = False, **settings: Any) -> Rehearsal:
         guest = Nimbus("nimbus")
-        guest.looks = lambda spec: self.looks  # type: ignore[method-assign]
+        guest.looks = self.looks_of  # type: ignore[method-assign]
+        disk = self.directory / "web.raw"
+        disk.touch()
         return stage.rehearse_one(
-            Disk(Path("/web.raw"), SIZE, "", ()),
+            Disk(disk, SIZE, "", ()),
             guest,
             Spec("web", "1"),
             Rehearse(**settings),
@@ -119,6 +126,11 @@ def test_a_disk_that_passes_boots_as_two_machines_at_once_and_leaves_nothing(wor
     assert list((world.directory / "logs").iterdir()) == []
     assert list((world.directory / "scratch").iterdir()) == []
     assert verdict.claims[-1].status is Status.LINT
+
+
+def test_a_disk_is_shown_as_the_machines_that_it_bears(world: World) -> None:
+    world.rehearse()
+    assert world.abilities == ("fast",)
 
 
 @pytest.mark.parametrize("first", [True, False])

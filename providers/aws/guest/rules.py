@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from providers.aws.options import AwsOptions
-from publisher.model import Severity
 from publisher.proof.checks import agents, boot, cloud_init, initramfs, ssh
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rules import ERROR, WARNING, Evidence, Rule
@@ -16,9 +15,13 @@ _MARKETPLACE = (
 )
 
 
+def has_ena(disk: Inspection) -> bool:
+    """Raises Unreadable where the kernel says nothing of its drivers."""
+    return not list(initramfs.present("ena")(disk))
+
+
 def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
     """The rules for AMIs registered with `options`; without, nothing is claimed."""
-    key = "targets.aws.ena" if options and options.ena else ""
 
     def tpm(disk: Inspection) -> Iterator[Evidence]:
         if options and options.tpm:
@@ -29,7 +32,10 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             yield from initramfs.present("tpm_crb", key="targets.aws.tpm")(disk)
 
     def ena(disk: Inspection) -> Iterator[Evidence]:
-        severity = None if key or options is None else Severity.WARNING
+        claimed = options is not None and options.ena is True
+        # what is not claimed is not registered: no machine type of Nitro takes the AMI
+        severity = None if claimed or options is None else WARNING
+        key = "targets.aws.ena" if claimed else ""
         yield from initramfs.present("ena", key=key, severity=severity)(disk)
 
     return (
@@ -60,7 +66,7 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "Nitro machines have no other network card; an AMI registered with ENA support "
             "whose guest lacks the driver has no network.",
             f"{_EC2}/enhanced-networking-ena.html",
-            "install a kernel with the driver ena, or set targets.aws.ena to false",
+            "install a kernel with the driver ena, or leave targets.aws.ena out",
             ena,
         ),
         Rule(

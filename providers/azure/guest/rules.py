@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from providers.azure.guest.abilities import absent, no_nvme, not_accelerated, not_trusted
 from providers.azure.options import AzureOptions
-from publisher.model import Severity, Spec
+from publisher.model import Spec
 from publisher.proof.checks import agents, boot, cloud_init, initramfs, ssh
 from publisher.proof.checks.disk import swap_partition
 from publisher.proof.inspect.inspection import Inspection
@@ -19,14 +20,12 @@ _CERTIFICATION = (
 _WAAGENT = "/usr/sbin/waagent"
 _WAAGENT_LEAST = (2, 2, 41)
 _TEMPORARY_LEAST = (21, 1)
-_ACCELERATED = ("mlx5_core", "mana")
-"""ConnectX-4 Lx and newer, and Microsoft's own adapter."""
 
 
 def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
     """The rules for images registered with `options`; without, nothing is claimed."""
     generation = options.generation_for(spec) if options and spec else None
-    security = options.security_for(spec) if options and spec else None
+    security = options.security_type if options and spec else None
     nvme_claimed = bool(options and options.nvme and generation == "V2")
     fast = bool(options and options.accelerated_networking)
 
@@ -50,19 +49,18 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
 
     def nvme(disk: Inspection) -> Iterator[Evidence]:
         severity, key = (None, "targets.azure.nvme") if nvme_claimed else (WARNING, "")
-        for found in initramfs.early("nvme", "pci_hyperv")(disk):
+        for found in no_nvme(disk):
             yield Evidence(found.text, found.path, severity=severity, key=key)
 
     def accelerated(disk: Inspection) -> Iterator[Evidence]:
-        severity = None if fast else Severity.NOTE
+        severity = None if fast else NOTE
         key = "targets.azure.accelerated_networking" if fast else ""
+        for found in not_accelerated(disk):
+            yield Evidence(found.text, found.path, severity=severity, key=key)
         for kernel in initramfs.kernels(disk):
-            absent = [m for m in _ACCELERATED if kernel.driver(m) == "absent"]
-            if len(absent) == len(_ACCELERATED):
-                text = f"kernel {kernel.version} has no driver {' and no driver '.join(absent)}"
-                yield Evidence(text, kernel.directory, severity=severity, key=key)
-            elif absent:
-                text = f"kernel {kernel.version} has no driver {absent[0]}"
+            lacking = absent(kernel)
+            if len(lacking) == 1:
+                text = f"kernel {kernel.version} has no driver {lacking[0]}"
                 yield Evidence(text, kernel.directory, severity=NOTE)
 
     def trusted(disk: Inspection) -> Iterator[Evidence]:
@@ -72,8 +70,7 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
                     yield Evidence(found.text, found.path, severity=NOTE)
             return
         key = "targets.azure.security_type"
-        fault = boot.uefi_fault(disk)
-        for found in [fault] if fault is not None else boot.unsigned(disk):
+        for found in not_trusted(disk):
             yield Evidence(f"{security} is claimed, but {found.text}", found.path, key=key)
 
     def rootdelay(disk: Inspection) -> Iterator[Evidence]:
@@ -128,7 +125,7 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "Hyper-V's virtual PCI bus; an image that claims NVMe and lacks the drivers does not "
             "boot there.",
             f"{_LEARN}/nvme-linux",
-            "add nvme and pci-hyperv to the initramfs, or set targets.azure.nvme to false",
+            "add nvme and pci-hyperv to the initramfs, or leave targets.azure.nvme out",
             nvme,
         ),
         Rule(
@@ -138,8 +135,8 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "An image that claims accelerated networking gets a virtual function of a ConnectX "
             "or MANA adapter, which needs its own driver beside hv_netvsc.",
             "https://learn.microsoft.com/azure/virtual-network/accelerated-networking-overview",
-            "install a kernel with mlx5_core and mana (Linux 5.15 or newer), or set "
-            "targets.azure.accelerated_networking to false",
+            "install a kernel with mlx5_core and mana (Linux 5.15 or newer), or leave "
+            "targets.azure.accelerated_networking out",
             accelerated,
         ),
         Rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,11 @@ class Unreadable(PublishError):
 
 class Damaged(Unreadable):
     """It contradicts its own format, or is beyond all that is reasonable."""
+
+
+NONSENSE = (struct.error, ValueError, LookupError, RecursionError)
+"""What else a reader raises: a disk that brings it out of step is damaged, or made to
+do so."""
 
 
 class Exhausted(Damaged):
