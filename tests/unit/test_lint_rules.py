@@ -17,7 +17,7 @@ from publisher.proof.inspect.volume import Volume
 from publisher.proof.lint import rules_for
 from tests.unit import lint_world as world
 from tests.unit.lint_broken import BROKEN, ERROR, INITRD, NOTE, WARNING, Change
-from tests.unit.lint_world import MODULES, Files, Link, World, good, good_esp
+from tests.unit.lint_world import MODULES, UNITS, WANTS, Files, Link, World, good, good_esp
 
 CLOUDS = [provider.load(name).guest(None) for name in ("aws", "gcp", "azure")]  # type: ignore[attr-defined]
 RULES = {rule.id: rule for rule in rules_for(CLOUDS)}
@@ -182,6 +182,56 @@ def test_an_installation_that_tells_of_no_drivers_is_not_decided() -> None:
         del files[f"{MODULES}/{name}"]
     with pytest.raises(Unreadable, match="tells of no drivers"):
         list(RULES["aws.nvme-driver"].check(World(files)))
+
+
+# -- the network
+
+
+def unit(name: str, state: str = "enabled") -> Files:
+    found: Files = {f"{UNITS}/{name}": b"[Unit]\n"}
+    if state == "enabled":
+        found[f"{WANTS}/{name}"] = Link(f"{UNITS}/{name}")
+    if state == "masked":
+        found[f"/etc/systemd/system/{name}"] = Link("/dev/null")
+    return found
+
+
+NETWORKD, MANAGER, IFUPDOWN = (
+    *("systemd-networkd.service", "NetworkManager.service", "networking.service"),
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({**unit(MANAGER), **unit(NETWORKD, "masked")}, ""),
+        ({**unit(NETWORKD), **unit(MANAGER, "masked")}, ""),
+        (unit("network.service"), "the service network sets the network up"),
+        ({**unit(IFUPDOWN), **unit(NETWORKD, "disabled")}, "ifupdown sets the network up"),
+        ({**unit(IFUPDOWN), "/usr/sbin/dhcpcd": b""}, ""),
+        ({**unit(IFUPDOWN), **unit(NETWORKD)}, ""),
+        (unit(NETWORKD, "disabled"), ""),
+        (unit(NETWORKD, "masked"), "neither systemd-networkd"),
+        ({**unit(NETWORKD), f"/etc/systemd/system/{NETWORKD}": b""}, "neither systemd-networkd"),
+    ],
+)
+def test_what_sets_the_network_up_has_a_dhcp_client(more: Files, text: str) -> None:
+    files = {**good(), **more}
+    del files["/usr/sbin/dhclient"]
+    told = world.found(RULES["network.dhcp-client"], World(files))
+    assert [text in finding.evidence for finding in told] == ([True] if text else [])
+
+
+@pytest.mark.parametrize(("starter", "silent"), [("/usr/sbin/netplan", True), ("/opt/x", False)])
+def test_a_service_that_is_not_enabled_needs_somebody_who_starts_it(
+    starter: str, silent: bool
+) -> None:
+    files = {**good(), **unit(NETWORKD, "disabled"), starter: b""}
+    for path in ("/usr/sbin/dhclient", "/usr/bin/cloud-init"):
+        del files[path]
+    told = world.found(RULES["network.dhcp-client"], World(files))
+    assert (told == []) is silent
+    assert silent or "systemd-networkd.service is installed and not enabled" in told[0].evidence
 
 
 # -- links

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from publisher.proof.checks import cloud_init
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rules import ERROR, WARNING, Evidence, Rule
 
@@ -35,25 +36,30 @@ _SERVICES = (
     "dhcpcd.service",
     "wicked.service",
     "connman.service",
-    "network.service",
 )
+"""Each is a client of its own."""
+_SCRIPTS = {"networking.service": "ifupdown", "network.service": "the service network"}
+"""Unit ▶ what asks for addresses with one of the clients."""
 _CLIENTS = ("dhclient", "dhcpcd", "udhcpc", "pump")
-"""What ifupdown and scripts ask for an address with."""
 
 
 def _client(disk: Inspection) -> Iterator[Evidence]:
-    tree = disk.tree()
+    if any(disk.unit(name) == "enabled" for name in _SERVICES):
+        return
+    borrower = next((name for name in _SCRIPTS if disk.unit(name) == "enabled"), "")
     if any(disk.program(name) for name in _CLIENTS):
         return
-    if any(disk.unit(name) in ("enabled", "disabled") for name in _SERVICES):
-        # a disabled one is started by netplan's or cloud-init's generator
-        masked = [name for name in _SERVICES if disk.unit(name) == "masked"]
-        if not masked:
-            return
-    path = "/usr/lib/systemd/systemd-networkd"
-    if tree.exists(path) and disk.unit("systemd-networkd.service") != "masked":
+    if borrower:
+        clients = f"{', '.join(_CLIENTS[:-1])} nor {_CLIENTS[-1]}"
+        text = f"{_SCRIPTS[borrower]} sets the network up, and neither {clients} is installed"
+        yield Evidence(text, "/etc/network/interfaces" if borrower == "networking.service" else "")
         return
-    yield Evidence("neither systemd-networkd, NetworkManager, dhclient nor dhcpcd is usable")
+    idle = [name for name in _SERVICES if disk.unit(name) == "disabled"]
+    if not idle:
+        yield Evidence("neither systemd-networkd, NetworkManager, dhclient nor dhcpcd is usable")
+    elif not disk.program("netplan") and cloud_init.version(disk) is None:
+        # these two start a service that is not enabled
+        yield Evidence(f"{idle[0]} is installed and not enabled, and nothing starts it")
 
 
 def _macs(disk: Inspection) -> Iterator[Evidence]:
@@ -131,7 +137,8 @@ RULES = (
         "Something in the image can ask for an address by DHCP",
         "All clouds give addresses by DHCP; without a client there is no network.",
         "https://docs.cloud-init.io/en/latest/reference/network-config.html#fallback-network-configuration",
-        "install systemd-networkd, NetworkManager, dhcpcd or isc-dhcp-client",
+        "install and enable systemd-networkd or NetworkManager, or install dhcpcd-base or "
+        "isc-dhcp-client for ifupdown",
         _client,
     ),
     Rule(

@@ -342,16 +342,25 @@ class Inspection:
     def unit(self, name: str) -> str:
         """What systemd does with a unit: "enabled", "disabled", "masked" or "absent"."""
         tree = self.tree()
-        if tree.link(f"/etc/systemd/system/{name}") == "/dev/null":
-            return "masked"
         roots = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-        if not any(tree.exists(f"{root}/{name}") for root in roots):
+        masked = next((m for r in roots if (m := self._masks(f"{r}/{name}")) is not None), None)
+        if masked is None:
             return "absent"
+        if masked:
+            return "masked"
         for root in roots:
             for kind in ("wants", "requires"):
                 if tree.glob(f"{root}/*.{kind}/{name}"):
                     return "enabled"
         return "disabled"
+
+    def _masks(self, path: str) -> bool | None:
+        """Whether what systemd finds at a path is a mask: a link to /dev/null, or an
+        empty file. None where nothing is."""
+        if self.tree().link(path).endswith("/dev/null"):
+            return True
+        place = self.tree().find(path)
+        return None if place is None else place.node.is_file and not place.node.size
 
     def homes(self) -> Iterator[str]:
         """The home directories of people and of root."""
