@@ -24,9 +24,10 @@ def replace(path: str, old: str, new: str) -> Change:
     return change
 
 
-def write(path: str, text: str | bytes) -> Change:
+def write(path: str, text: str | bytes | world.Link) -> Change:
     def change(files: Files) -> None:
-        files[path] = text.encode() if isinstance(text, str) else text
+        plain = isinstance(text, str) and not isinstance(text, world.Link)
+        files[path] = text.encode() if plain else text  # type: ignore[union-attr,assignment]
 
     return change
 
@@ -113,6 +114,20 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         ERROR,
         "ds=nocloud",
         f"{GRUB}:3",
+    ),
+    *(
+        (
+            "boot.pinned",
+            replace(GRUB, "ro console", f"{argument} ro console"),
+            ERROR,
+            f"the kernel is started with {argument}",
+            f"{GRUB}:3",
+        )
+        for argument in (
+            *("ci.datasource=NoCloud", "ci.ds=None", "ci.di.policy=disabled"),
+            *("ci.di.policy=disabled,found=all", "cloud-config-url=http://10.0.2.2/"),
+            *("url=http://10.0.2.2/", "cloud-init=disabled", "inst.ks=hd:LABEL=x"),
+        )
     ),
     (
         "boot.pinned",
@@ -282,6 +297,46 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         "cloud-final.service is disabled",
         "/etc/systemd/system/cloud-final.service:0",
     ),
+    *(
+        (
+            "cloud-init.disabled",
+            write(f"/etc/systemd/system/{unit}", content),
+            ERROR,
+            f"{unit} is masked",
+            f"/etc/systemd/system/{unit}:0",
+        )
+        for unit, content in (
+            ("cloud-init-local.service", world.Link("/dev/null")),
+            ("cloud-init-local.service", ""),
+            ("cloud-init-main.service", world.Link("/dev/null")),
+            ("cloud-init-network.service", ""),
+            ("cloud-init.target", world.Link("/dev/null")),
+        )
+    ),
+    (
+        "cloud-init.disabled",
+        write(f"{world.UNITS}/cloud-init-network.service", "[Unit]\n"),
+        ERROR,
+        "cloud-init-network.service is disabled",
+        "/etc/systemd/system/cloud-init-network.service:0",
+    ),
+    *(
+        (
+            "cloud-init.disabled",
+            write("/etc/systemd/system-generators/cloud-init-generator", content),
+            ERROR,
+            "generator is masked",
+            "/etc/systemd/system-generators/cloud-init-generator:0",
+        )
+        for content in (world.Link("/dev/null"), "")
+    ),
+    (
+        "cloud-init.disabled",
+        write("/etc/environment", "LANG=C\nKERNEL_CMDLINE=quiet cloud-init=disabled\n"),
+        ERROR,
+        "the environment turns cloud-init off",
+        "/etc/environment:2",
+    ),
     (
         "cloud-init.disabled",
         write("/etc/cloud/ds-identify.cfg", "policy: disabled\n"),
@@ -344,6 +399,13 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         write("/etc/cloud/cloud.cfg.d/95.cfg", "datasource_list: [Ec2,\n  GCE]\n"),
         ERROR,
         "[Ec2, GCE] lacks Azure",
+        "/etc/cloud/cloud.cfg.d/95.cfg:1",
+    ),
+    (
+        "aws.datasource",
+        write("/etc/cloud/cloud.cfg.d/95.cfg", "'datasource_list': [ NoCloud ]\n"),
+        ERROR,
+        "[NoCloud] lacks Ec2",
         "/etc/cloud/cloud.cfg.d/95.cfg:1",
     ),
     (

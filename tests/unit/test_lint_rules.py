@@ -184,6 +184,22 @@ def test_an_installation_that_tells_of_no_drivers_is_not_decided() -> None:
         list(RULES["aws.nvme-driver"].check(World(files)))
 
 
+# -- cloud-init
+
+
+def test_todays_units_and_arguments_that_turn_nothing_off_are_right() -> None:
+    files = good()
+    for name in ("cloud-init-main.service", "cloud-init-network.service"):
+        files.update(unit(name))
+    files[f"{UNITS}/cloud-init.target"] = b"[Unit]\n"
+    files["/usr/lib/systemd/system-generators/cloud-init-generator"] = b"#!/bin/sh\n"
+    arguments = b"ci.di.policy=search,notfound=enabled cloud-init=enabled dsx=1 console=tty0"
+    grub = files["/boot/grub/grub.cfg"]
+    assert isinstance(grub, bytes)
+    files["/boot/grub/grub.cfg"] = grub.replace(b"console=tty0", arguments)
+    assert [f.rule for f in findings(World(files))] == ["azure.rootdelay"]
+
+
 # -- the network
 
 

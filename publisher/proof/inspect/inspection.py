@@ -343,7 +343,7 @@ class Inspection:
         """What systemd does with a unit: "enabled", "disabled", "masked" or "absent"."""
         tree = self.tree()
         roots = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-        masked = next((m for r in roots if (m := self._masks(f"{r}/{name}")) is not None), None)
+        masked = next((m for r in roots if (m := self.masks(f"{r}/{name}")) is not None), None)
         if masked is None:
             return "absent"
         if masked:
@@ -354,7 +354,7 @@ class Inspection:
                     return "enabled"
         return "disabled"
 
-    def _masks(self, path: str) -> bool | None:
+    def masks(self, path: str) -> bool | None:
         """Whether what systemd finds at a path is a mask: a link to /dev/null, or an
         empty file. None where nothing is."""
         if self.tree().link(path).endswith("/dev/null"):
