@@ -26,8 +26,7 @@ def replace(path: str, old: str, new: str) -> Change:
 
 def write(path: str, text: str | bytes | world.Link) -> Change:
     def change(files: Files) -> None:
-        plain = isinstance(text, str) and not isinstance(text, world.Link)
-        files[path] = text.encode() if plain else text  # type: ignore[union-attr,assignment]
+        files[path] = text if isinstance(text, bytes | world.Link) else text.encode()
 
     return change
 

@@ -184,6 +184,78 @@ def test_an_installation_that_tells_of_no_drivers_is_not_decided() -> None:
         list(RULES["aws.nvme-driver"].check(World(files)))
 
 
+# -- agents
+
+
+def unprovisioned(more: Files) -> World:
+    """The good disk without cloud-init."""
+    files = {**good(), **more}
+    del files["/usr/bin/cloud-init"]
+    return World({path: content for path, content in files.items() if "cloud-" not in path})
+
+
+GOOGLES = {"/usr/bin/google_guest_agent": b""}
+GOOGLE, MANAGER_OF_GOOGLES = "google-guest-agent.service", "google-guest-agent-manager.service"
+
+
+def test_googles_agent_must_start() -> None:
+    def told(more: Files) -> list[str]:
+        found = world.found(RULES["gcp.agent"], unprovisioned({**GOOGLES, **more}))
+        return [finding.evidence for finding in found]
+
+    for more in ({}, unit(GOOGLE), {**unit(GOOGLE, "masked"), **unit(MANAGER_OF_GOOGLES)}):
+        assert told(more) == []
+    for state in ("masked", "disabled"):
+        assert told(unit(GOOGLE, state)) == [
+            f"cloud-init is not installed, and {GOOGLE} is {state}"
+        ]
+    masked = {**good(), **GOOGLES, **unit(GOOGLE, "masked")}
+    assert world.found(RULES["gcp.agent"], World(masked)) == [], "cloud-init does it"
+
+
+@pytest.mark.parametrize(
+    "path", ["/usr/bin/ignition", "/usr/lib/dracut/modules.d/30ignition/x", "/usr/bin/afterburn"]
+)
+def test_ignition_sets_instances_up_too(path: str) -> None:
+    for rule in ("aws.agent", "gcp.agent", "azure.agent"):
+        assert world.found(RULES[rule], unprovisioned({})) != []
+        assert world.found(RULES[rule], unprovisioned({path: b""})) == []
+
+
+WAAGENT: Files = {"/usr/sbin/waagent": b""}
+
+
+@pytest.mark.parametrize(
+    ("conf", "version", "text"),
+    [
+        ("", "2.15.0", ""),
+        ("Provisioning.Agent=auto\n", "2.15.0", ""),
+        ("Provisioning.Agent=waagent # ours\n", "2.15.0", ""),
+        ("Provisioning.Agent=cloud-init\n", "2.15.0", "cloud-init, which is not installed"),
+        ("Provisioning.Agent=auto\nProvisioning.Agent=disabled\n", "2.15.0", "Agent=disabled"),
+        ("Provisioning.Enabled=n\n", "2.15.0", ""),
+        ("Provisioning.Enabled=n\n", "2.2.44", "Provisioning.Enabled=n"),
+        ("Provisioning.Enabled=y\n", "2.2.44", ""),
+    ],
+)
+def test_waagent_must_be_told_to_set_instances_up(conf: str, version: str, text: str) -> None:
+    files: Files = {**WAAGENT, **unit("walinuxagent.service"), "/etc/waagent.conf": conf.encode()}
+    path = "/usr/lib/python3/dist-packages/azurelinuxagent/common/version.py"
+    files[path] = f"AGENT_VERSION = '{version}'\n".encode()
+    told = world.found(RULES["azure.agent"], unprovisioned(files))
+    assert [text in finding.evidence for finding in told] == ([True] if text else [])
+    assert all(f.path == "/etc/waagent.conf" and f.line == conf.count("\n") for f in told)
+    assert world.found(RULES["azure.agent"], World({**good(), **files})) == [], "cloud-init does it"
+
+
+@pytest.mark.parametrize("name", ["walinuxagent.service", "waagent.service"])
+@pytest.mark.parametrize("state", ["masked", "disabled"])
+def test_waagent_must_start(name: str, state: str) -> None:
+    files = {**WAAGENT, **unit(name, state)}
+    (told,) = world.found(RULES["azure.agent"], unprovisioned(files))
+    assert "neither waagent's unit nor cloud-init" in told.evidence
+
+
 # -- cloud-init
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from providers.azure.guest import waagent
 from providers.azure.guest.abilities import absent, no_nvme, not_accelerated, not_trusted
 from providers.azure.options import AzureOptions
 from publisher.model import Spec
@@ -17,8 +18,6 @@ _GENERIC = f"{_LEARN}/linux/create-upload-generic"
 _CERTIFICATION = (
     "https://learn.microsoft.com/partner-center/marketplace-offers/azure-vm-certification-faq"
 )
-_WAAGENT = "/usr/sbin/waagent"
-_WAAGENT_LEAST = (2, 2, 41)
 _TEMPORARY_LEAST = (21, 1)
 
 
@@ -78,18 +77,6 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
         waits = all(kernel.initrds for kernel in initramfs.kernels(disk))
         for found in boot.argument("rootdelay", lambda v: v == "300", "rootdelay=300")(disk):
             yield Evidence(found.text, found.path, found.line, NOTE if waits else None)
-
-    def agent(disk: Inspection) -> Iterator[Evidence]:
-        if not disk.tree().exists(_WAAGENT):
-            yield from agents.provisioned()(disk)
-            return
-        found = agents.python_version(disk, "azurelinuxagent/common/version.py", "AGENT_VERSION")
-        if found and found < _WAAGENT_LEAST:
-            yield Evidence(f"waagent is {'.'.join(map(str, found))}, not 2.2.41 or newer", _WAAGENT)
-        if disk.unit("walinuxagent.service") != "enabled" and (
-            disk.unit("waagent.service") != "enabled" and not cloud_init.enabled(disk)
-        ):
-            yield Evidence("neither waagent's unit nor cloud-init is enabled", _WAAGENT)
 
     def temporary(disk: Inspection) -> Iterator[Evidence]:
         found = cloud_init.version(disk)
@@ -218,8 +205,9 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "Azure reboots a machine that does not report ready, and its creation fails after a "
             "time. Certification asks for waagent 2.2.41.",
             f"{_LEARN}/linux/no-agent",
-            "install walinuxagent, or cloud-init with its units enabled",
-            agent,
+            "install walinuxagent with its unit enabled and Provisioning.Agent=auto in "
+            "/etc/waagent.conf, or cloud-init with its units enabled",
+            waagent.sets_up,
         ),
         Rule(
             "azure.datasource",

@@ -128,9 +128,11 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "Google's guest agent or cloud-init sets an instance up",
             "Nothing else takes SSH keys, host name and scripts from the metadata server.",
             f"{_COMPUTE}/images/guest-environment",
-            "install google-guest-agent, or cloud-init with its units enabled",
+            "install google-guest-agent or cloud-init, with its units enabled",
             agents.provisioned(
-                "/usr/bin/google_guest_agent", "/usr/bin/google_guest_agent_manager"
+                "/usr/bin/google_guest_agent",
+                "/usr/bin/google_guest_agent_manager",
+                units=("google-guest-agent.service", "google-guest-agent-manager.service"),
             ),
         ),
         Rule(
