@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from providers.azure.options import ACCELERATED, NVME, TRUSTED
-from publisher.proof.checks import boot, initramfs
+from publisher.proof.checks import blacklists, boot, initramfs
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.kernel import Kernel
 from publisher.proof.rules import Check, Evidence
@@ -16,16 +16,22 @@ DRIVERS = ("mlx5_core", "mana")
 no_nvme: Check = initramfs.early("nvme", "pci_hyperv")
 
 
-def absent(kernel: Kernel) -> list[str]:
-    """The drivers of accelerated networking that a kernel lacks; one is enough."""
-    return [module for module in DRIVERS if kernel.driver(module) == "absent"]
+def absent(disk: Inspection, kernel: Kernel) -> list[str]:
+    """The drivers of accelerated networking that a kernel lacks or may not load; one is
+    enough."""
+    return [
+        module
+        for module in DRIVERS
+        if kernel.driver(module) == "absent"
+        or blacklists.refusal(disk, kernel, module, early=False)
+    ]
 
 
 def not_accelerated(disk: Inspection) -> Iterator[Evidence]:
     for kernel in initramfs.kernels(disk):
-        lacking = absent(kernel)
+        lacking = absent(disk, kernel)
         if len(lacking) == len(DRIVERS):
-            text = f"kernel {kernel.version} has no driver {' and no driver '.join(lacking)}"
+            text = f"kernel {kernel.version} loads no driver {' and no driver '.join(lacking)}"
             yield Evidence(text, kernel.directory)
 
 

@@ -57,9 +57,9 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
         for found in not_accelerated(disk):
             yield Evidence(found.text, found.path, severity=severity, key=key)
         for kernel in initramfs.kernels(disk):
-            lacking = absent(kernel)
+            lacking = absent(disk, kernel)
             if len(lacking) == 1:
-                text = f"kernel {kernel.version} has no driver {lacking[0]}"
+                text = f"kernel {kernel.version} loads no driver {lacking[0]}"
                 yield Evidence(text, kernel.directory, severity=NOTE)
 
     def trusted(disk: Inspection) -> Iterator[Evidence]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from publisher.model import Severity
+from publisher.proof.checks import blacklists
 from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.kernel import Kernel
@@ -34,6 +35,8 @@ def early(*modules: str) -> Check:
                 lacking = kernel.lacking(module)
                 if lacking:
                     yield _missing(kernel, module, lacking)
+                else:
+                    yield from _refused(disk, kernel, module)
 
     return check
 
@@ -52,8 +55,25 @@ def present(*modules: str, key: str = "", severity: Severity | None = None) -> C
                         severity=severity,
                         key=key,
                     )
+                    continue
+                refused = blacklists.refusal(disk, kernel, module, early=False)
+                if refused is not None:
+                    text = f"the driver {module} is not loaded: {refused.text}"
+                    yield Evidence(text, refused.path, refused.line, severity, key)
 
     return check
+
+
+def _refused(disk: Inspection, kernel: Kernel, module: str) -> Iterator[Evidence]:
+    refused = blacklists.refusal(disk, kernel, module, early=True)
+    if refused is None:
+        return
+    if refused.early is False:
+        text = f"an initramfs that is built anew does not load the driver {module}: {refused.text}"
+        yield Evidence(text, refused.path, refused.line, WARNING)
+        return
+    text = f"the initramfs does not load the driver {module}: {refused.text}"
+    yield Evidence(text, refused.path, refused.line)
 
 
 def _missing(kernel: Kernel, module: str, lacking: list[str]) -> Evidence:
