@@ -9,7 +9,7 @@ from pathlib import Path
 from publisher.model import Disk, Spec
 from publisher.proof.checks import boot
 from publisher.proof.guest import Guest
-from publisher.proof.inspect.budget import NONSENSE, Budget, Unreadable
+from publisher.proof.inspect.budget import READER_FAULTS, Budget, Unreadable
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.opening import viewed
 from publisher.proof.inspect.storage import RawFile
@@ -21,7 +21,7 @@ def boots_of(path: Path, task: Task) -> Spec:
     partitions, loaders and programs tell. Where nobody can tell, the defaults stay."""
     spec = Spec("", "")
     budget = Budget(check=task.check)
-    with contextlib.suppress(Unreadable, *NONSENSE), viewed(path, budget, task) as storage:
+    with contextlib.suppress(Unreadable, *READER_FAULTS), viewed(path, budget, task) as storage:
         disk = Inspection(storage, budget)
         spec = replace(spec, firmware=boot.firmware(disk) or spec.firmware)
         spec = replace(spec, arch=disk.arch() or spec.arch)
@@ -38,7 +38,7 @@ def looked_at(spec: Spec, guest: Guest, disk: Disk, task: Task) -> Spec:
             found = guest.abilities(Inspection(storage, budget))
     except Unreadable as error:
         fault = error.message
-    except NONSENSE as error:
+    except READER_FAULTS as error:
         fault = f"what was read makes no sense ({type(error).__name__}: {error})"
     else:
         return replace(spec, abilities=tuple(found))

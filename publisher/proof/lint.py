@@ -11,7 +11,7 @@ from publisher.linting import Ignore
 from publisher.model import Disk, Finding, Severity, Spec
 from publisher.proof import checks
 from publisher.proof.checks import claims
-from publisher.proof.inspect.budget import NONSENSE, Budget, Damaged, Unreadable
+from publisher.proof.inspect.budget import READER_FAULTS, Budget, Damaged, Unreadable
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.storage import RawFile, Storage
 from publisher.proof.rules import ERROR, NOTE, WARNING, Evidence, Rule
@@ -138,7 +138,7 @@ def examine(
             severity = ERROR if isinstance(error, Damaged) else WARNING
             known = undecided.setdefault((error.message, error.hint), (severity, []))
             known[1].append(rule.id)
-        except NONSENSE as error:
+        except READER_FAULTS as error:
             text = f"what was read makes no sense ({type(error).__name__}: {error})"
             undecided.setdefault((text, ""), (ERROR, []))[1].append(rule.id)
         findings += [_finding(rule, evidence, names) for evidence in found]

@@ -18,13 +18,12 @@ class Damaged(Unreadable):
     """It contradicts its own format, or is beyond all that is reasonable."""
 
 
-NONSENSE = (struct.error, ValueError, LookupError, RecursionError)
-"""What else a reader raises: a disk that brings it out of step is damaged, or made to
-do so."""
-
-
 class Exhausted(Damaged):
     """Looking took more time, reads or bytes than a sound disk needs."""
+
+
+READER_FAULTS = (struct.error, ValueError, LookupError, RecursionError, MemoryError)
+"""What else a disk that is damaged, or made to be read wrong, brings a reader to raise."""
 
 
 class Budget:

@@ -18,7 +18,7 @@ from publisher.proof.inspect.filesystem import FileSystem
 from publisher.proof.inspect.fstab import Mount, read_fstab
 from publisher.proof.inspect.kernel import Kernel
 from publisher.proof.inspect.once import once
-from publisher.proof.inspect.partitions import ESP, MBR_ESP, Table, read_table
+from publisher.proof.inspect.partitions import ESP, MBR_ESP, XBOOTLDR, Table, read_table
 from publisher.proof.inspect.pe import Program, program, sections
 from publisher.proof.inspect.storage import Storage
 from publisher.proof.inspect.subvolumes import Shown
@@ -138,9 +138,23 @@ class Inspection:
 
     def _mounted(self, root: Volume, files: FileSystem) -> Tree:
         tree = Tree(files, self.budget)
-        for directory, _, shown, fault in self._mounts(root, files):
+        taken: dict[str, Volume] = {}
+        for directory, volume, shown, fault in self._mounts(root, files):
             tree.mount(directory, Mounted(shown, fault))
+            taken[directory] = volume
+        for directory, found in self._by_type():
+            free = directory not in taken and found not in taken.values()
+            if free and (directory == ESP_PATH or not tree.names(directory)):
+                tree.mount(directory, Mounted(found.files))
         return tree
+
+    def _by_type(self) -> Iterator[tuple[str, Volume]]:
+        """What systemd mounts by the type of its partition where fstab is silent
+        (systemd-gpt-auto-generator(8)), and boot loaders read anyway."""
+        extended = (v for v in self.volumes() if v.partition and v.partition.kind == XBOOTLDR)
+        for directory, volume in (("/boot", next(extended, None)), (ESP_PATH, self.esp_volume())):
+            if volume is not None and volume.files is not None:
+                yield directory, volume
 
     @once
     def _own_mounts(self) -> tuple[_Shows, ...]:
@@ -296,21 +310,22 @@ class Inspection:
             return None
         place = tree.find(path)
         name = (place.path if place else path).rpartition("/")[2]
-        version = next(
-            (v for v in tree.names("/lib/modules") if name.endswith(v)),
-            name.partition("-")[2] or _banner(tree.read(path, 64 * 1024)),
-        )
+        known = tree.names("/lib/modules")
+        version = next((v for v in known if name.endswith(v)), "")
+        if not version and entry.version in known:
+            version = entry.version
+        version = version or name.partition("-")[2] or _banner(tree.read(path, 64 * 1024))
         initrds = tuple(found for i in entry.initrds if (found := self.boot_file(i)))
         return self._kernel(version, path, initrds)
 
     def _unified(self, entry: boot_entries.Entry) -> Kernel | None:
         """The kernel of a unified image, whose initramfs is one of its sections."""
         esp = self.esp()
-        if not entry.name or esp is None:
+        if not entry.version or esp is None:
             return None
         held = sections(esp, entry.kernel)
         if ".initrd" not in held:
-            return self._kernel(entry.name, entry.path, ())
+            return self._kernel(entry.version, entry.path, ())
         initrd = held[".initrd"]
 
         def pieces(_: str) -> Iterator[bytes]:
@@ -321,7 +336,7 @@ class Inspection:
                 if left <= 0:
                     return
 
-        return Kernel(self.tree(), self.budget, entry.name, entry.path, (entry.path,), pieces)
+        return Kernel(self.tree(), self.budget, entry.version, entry.path, (entry.path,), pieces)
 
     def _kernel(self, version: str, image: str, initrds: tuple[str, ...]) -> Kernel:
         tree = self.tree()
