@@ -135,6 +135,52 @@ def test_the_architecture_is_the_disks_own() -> None:
     assert (told.key, "x86_64" in told.evidence) == ("image.arch", True)
 
 
+# -- the initramfs
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        ({"/usr/lib/dracut/dracut.conf.d/01-dist.conf": b'hostonly="yes"'}, "01-dist.conf:1"),
+        (
+            {
+                "/usr/lib/dracut/dracut.conf.d/01-dist.conf": b'hostonly="yes"',
+                "/usr/lib/dracut/dracut.conf.d/02-generic-image.conf": b'hostonly="no"',
+            },
+            "",
+        ),
+        (
+            {
+                "/usr/lib/dracut/dracut.conf.d/01-dist.conf": b'hostonly="yes"',
+                "/etc/dracut.conf.d/01-dist.conf": b"",
+            },
+            "",
+        ),
+        (
+            {"/etc/dracut.conf": b"hostonly=no", "/etc/dracut.conf.d/1.conf": b"hostonly=yes # x"},
+            "1.conf:1",
+        ),
+        ({"/etc/dracut.conf": b"# ours\nhostonly='yes' hostonly_mode=strict"}, "dracut.conf:2"),
+        ({"/etc/dracut.conf.d/1.conf": b'#hostonly="yes"\nhostonly_cmdline="yes"\n"'}, ""),
+        ({"/etc/dracut.conf.d/1.conf": b"hostonly=yes\nhostonly=no\n"}, ""),
+    ],
+)
+def test_dracut_is_told_by_the_last_of_its_files(files: Files, place: str) -> None:
+    told = world.found(RULES["initramfs.generic"], World({**good(), **files}))
+    assert [f"{f.path}:{f.line}".endswith(place) for f in told] == ([True] if place else [])
+
+
+def test_what_initramfs_tools_is_told_last_counts() -> None:
+    def told(last: bytes) -> list[Finding]:
+        files: Files = {"/etc/initramfs-tools/initramfs.conf": b"MODULES=dep\n"}
+        files["/etc/initramfs-tools/conf.d/x"] = last
+        return world.found(RULES["initramfs.generic"], World({**good(), **files}))
+
+    assert told(b"MODULES=most\n") == []
+    (finding,) = told(b"MODULES=list\n")
+    assert (finding.path, finding.line) == ("/etc/initramfs-tools/conf.d/x", 1)
+
+
 # -- partitions
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from publisher.model import Severity
@@ -9,6 +10,7 @@ from publisher.proof.checks import blacklists
 from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.kernel import Kernel
+from publisher.proof.inspect.tree import Tree
 from publisher.proof.rules import ERROR, WARNING, Check, Evidence, Rule
 
 _DRACUT_HOST_ONLY = "hostonly-kernel-modules.txt"
@@ -112,11 +114,9 @@ def _host_only(disk: Inspection) -> Iterator[Evidence]:
                     ", ".join(kernel.initrds),
                 )
                 break
-    for path in ("/etc/dracut.conf", *tree.glob("/etc/dracut.conf.d/*.conf")):
-        for number, line in tree.lines(path):
-            key, _, value = line.partition("=")
-            if key.strip() == "hostonly" and value.strip(" \"'") == "yes":
-                yield Evidence("dracut is told to build for one machine (hostonly)", path, number)
+    value, path, line_ = _dracut(tree, "hostonly")
+    if value == "yes":
+        yield Evidence("dracut is told to build for one machine (hostonly)", path, line_)
     modules: tuple[str, str, int] = ("", "", 0)
     places = ("/etc/initramfs-tools/initramfs.conf", *tree.glob("/etc/initramfs-tools/conf.d/*"))
     for path in places:
@@ -126,6 +126,29 @@ def _host_only(disk: Inspection) -> Iterator[Evidence]:
                 modules = (value.strip(" \"'"), path, number)
     if modules[0] in ("dep", "list", "netboot"):
         yield Evidence(f"initramfs-tools is told MODULES={modules[0]}", modules[1], modules[2])
+
+
+def _dracut(tree: Tree, key: str) -> tuple[str, str, int]:
+    """The value of dracut's setting that counts, the last one, its file and line:
+    dracut.conf(5). Its files are shell scripts."""
+    named: dict[str, str] = {}
+    for directory in ("/usr/lib/dracut/dracut.conf.d", "/etc/dracut.conf.d"):
+        named.update((p.rpartition("/")[2], p) for p in tree.glob(f"{directory}/*.conf"))
+    found = ("", "", 0)
+    for path in ("/etc/dracut.conf", *(named[name] for name in sorted(named))):
+        for number, line in tree.lines(path):
+            for word in _shell_words(line):
+                name, equals, value = word.partition("=")
+                if equals and name == key:
+                    found = (value, path, number)
+    return found
+
+
+def _shell_words(line: str) -> list[str]:
+    try:
+        return shlex.split(line.replace(";", " "), comments=True)
+    except ValueError:
+        return []
 
 
 RULES = (
