@@ -159,7 +159,8 @@ def _seeds(disk: Inspection) -> Iterator[Evidence]:
 
 
 def _state(disk: Inspection) -> Iterator[Evidence]:
-    for path in ("/var/lib/cloud/instance", "/var/lib/cloud/instances"):
+    for name in ("instance", "instances", "data", "sem"):
+        path = f"/var/lib/cloud/{name}"
         if disk.tree().link(path) or disk.tree().names(path):
             yield Evidence("the state of an earlier instance is left", path)
             return

@@ -11,16 +11,20 @@ from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rules import ERROR, WARNING, Evidence, Rule
 
 _MAC = re.compile(r"(?<![0-9a-fA-F:-])(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}(?![0-9a-fA-F:-])")
+_MAC_OF_SYSTEMD = re.compile(
+    r"^(?:Permanent)?MACAddress\s*=\s*(?:.*\s)?([0-9a-f]{12}|[0-9a-f]{4}(?:\.[0-9a-f]{4}){2})(?!\S)",
+    re.IGNORECASE,
+)
+"""Its other ways to write one: systemd.link(5)."""
 _CONFIGURATION = (
-    "/etc/netplan/*.yaml",
-    "/etc/netplan/*.yml",
+    *(f"{top}/netplan/*.{end}" for top in ("/etc", "/usr/lib", "/lib") for end in ("yaml", "yml")),
     "/etc/network/interfaces",
     "/etc/network/interfaces.d/*",
     "/etc/sysconfig/network-scripts/ifcfg-*",
     "/etc/sysconfig/network/ifcfg-*",
     "/etc/NetworkManager/system-connections/*",
-    "/etc/systemd/network/*.network",
-    "/etc/systemd/network/*.link",
+    *(f"/etc/systemd/network/*.{kind}" for kind in ("network", "netdev", "link")),
+    "/etc/systemd/network/*.d/*.conf",
 )
 _PERSISTENT = "/etc/udev/rules.d/*-persistent-net*.rules"
 _LEASES = (
@@ -64,12 +68,15 @@ def _client(disk: Inspection) -> Iterator[Evidence]:
 
 def _macs(disk: Inspection) -> Iterator[Evidence]:
     tree = disk.tree()
-    for pattern in _CONFIGURATION:
-        for path in tree.glob(pattern):
-            for number, line in tree.lines(path):
-                found = _MAC.search(line)
-                if found and found[0] not in ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"):
-                    yield Evidence(f"the card with the address {found[0]} is meant", path, number)
+    # /lib is /usr/lib on most systems
+    paths = {place.path for p in _CONFIGURATION for x in tree.glob(p) if (place := tree.find(x))}
+    for path in sorted(paths):
+        for number, line in tree.lines(path):
+            found = _MAC.search(line)
+            other = _MAC_OF_SYSTEMD.match(line) if "/systemd/" in path else None
+            address = found[0] if found else other[1] if other else ""
+            if address and address not in ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"):
+                yield Evidence(f"the card with the address {address} is meant", path, number)
 
 
 def _persistent(disk: Inspection) -> Iterator[Evidence]:

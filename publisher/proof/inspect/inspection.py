@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -376,14 +375,6 @@ class Inspection:
             return True
         place = self.tree().find(path)
         return None if place is None else place.node.is_file and not place.node.size
-
-    def homes(self) -> Iterator[str]:
-        """The home directories of people and of root."""
-        yield "/root"
-        for name in self.tree().names("/home"):
-            place = self.tree().find(f"/home/{name}")
-            if place is not None and stat.S_ISDIR(place.node.mode):
-                yield f"/home/{name}"
 
 
 def _banner(head: bytes) -> str:
