@@ -138,8 +138,9 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "SSH takes no passwords",
             "AWS Marketplace refuses AMIs that let anybody log in by password.",
             _MARKETPLACE,
-            "set PasswordAuthentication no in /etc/ssh/sshd_config",
-            ssh.setting("PasswordAuthentication", "yes", lambda value: value == "no", "no"),
+            "set PasswordAuthentication no and KbdInteractiveAuthentication no in "
+            "/etc/ssh/sshd_config",
+            ssh.passwords,
         ),
         Rule(
             "aws.ssh-root",

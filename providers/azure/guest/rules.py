@@ -250,7 +250,7 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             ssh.setting(
                 "ClientAliveInterval",
                 "0",
-                lambda value: value.isascii() and value.isdigit() and 30 <= int(value[:9]) <= 235,
+                lambda value: 30 <= (ssh.seconds(value) or 0) <= 235,
                 "30 to 235",
             ),
         ),

@@ -158,9 +158,10 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "gcp.ssh-root",
             WARNING,
             "root can't log in by password",
-            "Google's own images refuse it: people log in as themselves and use sudo.",
+            "Google's own images say prohibit-password or no: people log in as themselves and use "
+            "sudo.",
             f"{_COMPUTE}/connect/root-ssh",
-            "set PermitRootLogin no in /etc/ssh/sshd_config",
+            "set PermitRootLogin no (or prohibit-password) in /etc/ssh/sshd_config",
             ssh.setting(
                 "PermitRootLogin", "prohibit-password", ssh.NO_ROOT_PASSWORD.__contains__, "no"
             ),
