@@ -219,6 +219,44 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         "for one machine",
         f"{INITRD}:0",
     ),
+    *(
+        (
+            "fstab.device",
+            write("/etc/fstab", f"{device} /data ext4 defaults 0 2\n"),
+            ERROR,
+            f"{device} on /data names a device of the machine on which the image was made",
+            "/etc/fstab:1",
+        )
+        for device in (
+            "/dev/disk/by-id/ata-QEMU_HARDDISK_QM00001-part1",
+            "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4-part1",
+            "/dev/disk/by-path/pci-0000:00:1f.2-ata-1-part1",
+        )
+    ),
+    (
+        "fstab.device",
+        write("/etc/fstab", "/dev/disk/by-id/scsi-0Google_PersistentDisk_data /data ext4 rw 0 2\n"),
+        NOTE,
+        "can't be checked without booting",
+        "/etc/fstab:1",
+    ),
+    (
+        "fstab.device",
+        write("/etc/fstab", f"UUID={world.ROOT_UUID} / xfs rw 0 1\n"),
+        WARNING,
+        "is no xfs",
+        "/etc/fstab:1",
+    ),
+    (
+        "fstab.device",
+        write("/etc/fstab", f"UUID={world.ESP_UUID} /boot/efi ext4 rw 0 1\n"),
+        ERROR,
+        "is no ext4",
+        "/etc/fstab:1",
+    ),
+    ("aws.xen-driver", not_early("xen-blkfront"), WARNING, "driver xen_blkfront", f"{INITRD}:0"),
+    ("aws.xen-driver", absent("xen-netfront"), WARNING, "no driver xen_netfront", f"{MODULES}:0"),
+    ("gcp.disk-driver", not_early("virtio_pci"), ERROR, "driver virtio_pci", f"{INITRD}:0"),
     (
         "fstab.device",
         write("/etc/fstab", "\nUUID=aaaa-bbbb /data ext4 defaults 0 2\n"),

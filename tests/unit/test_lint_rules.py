@@ -16,7 +16,7 @@ from publisher.proof.inspect.partitions import Partition, Table
 from publisher.proof.inspect.volume import Volume
 from publisher.proof.lint import rules_for
 from tests.unit import lint_world as world
-from tests.unit.lint_broken import BROKEN, ERROR, INITRD, NOTE, WARNING, Change
+from tests.unit.lint_broken import BROKEN, ERROR, INITRD, NOTE, WARNING, Change, absent
 from tests.unit.lint_world import MODULES, UNITS, WANTS, Files, Link, World, good, good_esp
 
 CLOUDS = [provider.load(name).guest(None) for name in ("aws", "gcp", "azure")]  # type: ignore[attr-defined]
@@ -179,6 +179,28 @@ def test_what_initramfs_tools_is_told_last_counts() -> None:
     assert told(b"MODULES=most\n") == []
     (finding,) = told(b"MODULES=list\n")
     assert (finding.path, finding.line) == ("/etc/initramfs-tools/conf.d/x", 1)
+
+
+def test_machines_of_arm_are_none_of_xens() -> None:
+    files = good()
+    absent("xen-blkfront", "xen-netfront")(files)
+    assert len(world.found(RULES["aws.xen-driver"], World(files))) == 2
+    files["/bin/sh"] = b"\x7fELF\x02\x01\x01" + bytes(11) + b"\xb7\x00"
+    assert world.found(RULES["aws.xen-driver"], World(files)) == []
+
+
+def test_azures_provisioning_needs_udf_and_the_firmware_fat() -> None:
+    for name in ("udf", "vfat"):
+        files = good()
+        absent(name)(files)
+        (told,) = world.found(RULES["azure.file-systems"], World(files))
+        assert f"no driver {name}" in told.evidence
+
+
+@pytest.mark.parametrize("kind", ["auto", "vfat", "msdos", "ext4,vfat"])
+def test_a_file_system_may_be_named_in_several_ways(kind: str) -> None:
+    files = {**good(), "/etc/fstab": f"UUID={world.ESP_UUID} /boot/efi {kind} rw 0 1\n".encode()}
+    assert world.found(RULES["fstab.device"], World(files)) == []
 
 
 # -- partitions

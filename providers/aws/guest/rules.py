@@ -31,6 +31,11 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
                 yield Evidence(text, fault.path, key="targets.aws.tpm")
             yield from initramfs.present("tpm_crb", key="targets.aws.tpm")(disk)
 
+    def xen(disk: Inspection) -> Iterator[Evidence]:
+        if disk.arch() != "aarch64":  # which is Nitro's alone
+            yield from initramfs.early("xen_blkfront")(disk)
+            yield from initramfs.present("xen_netfront")(disk)
+
     def ena(disk: Inspection) -> Iterator[Evidence]:
         claimed = options is not None and options.ena is True
         # what is not claimed is not registered: no machine type of Nitro takes the AMI
@@ -57,7 +62,7 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "t2, m4 and others of their time have Xen's disks and network cards.",
             f"{_EC2}/instance-types.html",
             "add xen-blkfront to the initramfs, or offer the image for Nitro types only",
-            agents.both(initramfs.early("xen_blkfront"), initramfs.present("xen_netfront")),
+            xen,
         ),
         Rule(
             "aws.network-driver",
