@@ -94,6 +94,53 @@ def test_live_migration_of_encrypted_memory_needs_a_kernel_with_support(
     assert all(lack in evidence for evidence in errors)
 
 
+CONFIDENTIAL = "CONFIG_INTEL_TDX_GUEST=y\nCONFIG_ARM_CCA_GUEST=y\n"
+UNSIGNED: Files = {**good_esp(), "/EFI/BOOT/BOOTX64.EFI": loader(signed=False)}
+
+
+@pytest.mark.parametrize(
+    ("feature", "version", "config", "esp", "lack"),
+    [
+        ("CCA_CAPABLE", VERSION, CONFIDENTIAL, good_esp(), ""),
+        ("CCA_CAPABLE", VERSION, "", good_esp(), "does not tell of its configuration"),
+        ("CCA_CAPABLE", VERSION, "CONFIG_X=y\n", good_esp(), "without CONFIG_ARM_CCA_GUEST"),
+        ("CCA_CAPABLE", VERSION, CONFIDENTIAL, {}, "no EFI/BOOT/"),
+        ("SECURE_BOOT", VERSION, "", good_esp(), ""),
+        ("SECURE_BOOT", VERSION, "", UNSIGNED, "no signature"),
+        ("SECURE_BOOT", VERSION, "", {}, "no EFI/BOOT/"),
+        ("TDX_CAPABLE", "6.6.0-9-cloud", CONFIDENTIAL, good_esp(), ""),
+        ("TDX_CAPABLE", "6.5.0-9-cloud", CONFIDENTIAL, good_esp(), "older than 6.6"),
+        ("TDX_CAPABLE", "6.1.0-9-cloud", CONFIDENTIAL, good_esp(), "older than 6.6"),
+        ("BARE_METAL_LINUX_COMPATIBLE", VERSION, "", good_esp(), "no driver idpf"),
+        ("BARE_METAL_LINUX_COMPATIBLE", VERSION, "", {}, "no EFI/BOOT/"),
+    ],
+)
+def test_what_a_feature_needs_is_looked_for(
+    feature: str, version: str, config: str, esp: Files, lack: str
+) -> None:
+    files = with_kernel(version)
+    files[f"/boot/config-{version}"] = config.encode()
+    options = GCP.model_copy(update={"guest_os_features": (feature,)})
+    told = claims("gcp", options, SPEC, World(files, esp))
+    errors = [finding.evidence for finding in told if finding.severity is ERROR]
+    assert [lack in error for error in errors] == ([True] if lack else [])
+
+
+@pytest.mark.parametrize("built_in", ["idpf", "nvme", "both"])
+def test_bare_metal_needs_its_disks_and_its_network_card(built_in: str) -> None:
+    files = good()
+    absent("nvme")(files)
+    names = ("idpf", "nvme") if built_in == "both" else (built_in,)
+    path = f"{world.MODULES}/modules.builtin"
+    builtin = files[path]
+    assert isinstance(builtin, bytes)
+    files[path] = builtin + "".join(f"\n{world.module(name)}" for name in names).encode()
+    options = GCP.model_copy(update={"guest_os_features": ("BARE_METAL_LINUX_COMPATIBLE",)})
+    told = claims("gcp", options, SPEC, World(files))
+    errors = [finding for finding in told if finding.severity is ERROR]
+    assert bool(errors) is (built_in != "both")
+
+
 def test_confidential_machines_need_the_driver_of_their_network_card() -> None:
     files = good()
     absent("gve")(files)
