@@ -162,7 +162,14 @@ def test_the_architecture_is_the_disks_own() -> None:
         ),
         ({"/etc/dracut.conf": b"# ours\nhostonly='yes' hostonly_mode=strict"}, "dracut.conf:2"),
         ({"/etc/dracut.conf.d/1.conf": b'#hostonly="yes"\nhostonly_cmdline="yes"\n"'}, ""),
-        ({"/etc/dracut.conf.d/1.conf": b"hostonly=yes\nhostonly=no\n"}, ""),
+        ({"/etc/dracut.conf.d/1.conf": b"hostonly=yes\nhostonly=no # hostonly=yes\n"}, ""),
+        (
+            {
+                "/etc/dracut.conf.d/10-ours.conf": b"hostonly=no\n",
+                "/usr/lib/dracut/dracut.conf.d/90-theirs.conf": b"hostonly=yes\n",
+            },
+            "90-theirs.conf:1",
+        ),
     ],
 )
 def test_dracut_is_told_by_the_last_of_its_files(files: Files, place: str) -> None:
