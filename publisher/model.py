@@ -96,6 +96,8 @@ class Spec(Noun):
     `digest` is the disk's sha256 and empty before the disk exists; `size` is
     its virtual size in bytes; `run` identifies the run that creates resources.
     `tags` are the user's own, besides the identity that every resource carries.
+    `abilities` is what the disk bears of what this cloud can be told of an image, in
+    the words of its Guest; None where nobody looked.
     """
 
     name: str
@@ -107,6 +109,25 @@ class Spec(Noun):
     tags: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
     run: str = ""
+    abilities: tuple[str, ...] | None = None
+
+    def bears(self, ability: str) -> bool:
+        """What nobody looked for is taken to be there."""
+        return self.abilities is None or ability in self.abilities
+
+    def to_json(self) -> dict[str, Any]:
+        # a step's key is made of it before there is a disk
+        plain = Noun.to_json(self)
+        if self.abilities is None:
+            del plain["abilities"]
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        given = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        if given.get("abilities") is not None:
+            given["abilities"] = tuple(given["abilities"])
+        return cls(**given)
 
 
 @dataclass(frozen=True, slots=True)

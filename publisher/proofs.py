@@ -11,7 +11,7 @@ from publisher import provider as seam
 from publisher.context import Context, Value, disk_of, recipe_of, spec_of
 from publisher.journal import release_directory
 from publisher.linting import Ignore, Lint
-from publisher.model import Finding, Severity
+from publisher.model import Finding, Severity, Spec
 from publisher.plan import Step, key_in_file
 from publisher.proof.guest import Guest, Rehearsable
 from publisher.rehearsal import Rehearse
@@ -40,6 +40,18 @@ def _told(findings: Sequence[Finding], step: Step, task: Task) -> list[Finding]:
         if finding.severity is not Severity.NOTE:
             task.finding(finding)
     return placed
+
+
+def spec_of_disk(step: Step, context: Context, value: Value, task: Task) -> Spec:
+    """The step's spec with what the disk bears of what its cloud can be told."""
+    from publisher.proof.abilities import looked_at
+
+    spec = spec_of(step, context, value)
+    name = step.inputs["provider"]
+    if not issubclass(seam.load(name), Rehearsable):
+        return spec
+    guest = _guest(name, step.inputs["options"])
+    return looked_at(spec, guest, disk_of(context, value), task)
 
 
 def lint(step: Step, context: Context, task: Task) -> Value:

@@ -105,12 +105,12 @@ def download(step: Step, context: Context, task: Task) -> Value:
     """Bring the bytes of a foreign image here, padded to what the targets demand."""
     from publisher.disks.foreign import convert
     from publisher.fetch import unpack
+    from publisher.proof.abilities import boots_of
 
     name, _, reference = step.inputs["reference"].partition(":")
     # of this run alone: another release may bring in the same image at the same time
     into = context.store.scratch(f"{step.key[:32]}-{context.run}.raw")
     if name == "file":
-        spec = Spec("", "")
         packed = Path(step.local["path"])
         unpacked = into.with_suffix(".unpacked")
         try:
@@ -118,6 +118,7 @@ def download(step: Step, context: Context, task: Task) -> Value:
             convert(unpack(packed, unpacked, room, task), into, task)
         finally:
             unpacked.unlink(missing_ok=True)
+        spec = boots_of(into, task)
     else:
         provider = context.provider(step)
         if not isinstance(provider, seam.Source):
@@ -150,6 +151,7 @@ def upload(step: Step, context: Context, task: Task) -> Value:
     for image in provider.find(query, task):
         if image.region == home and image.state == "available":
             return {"image": image.to_json()}
+    spec = proofs.spec_of_disk(step, context, disk, task)
     return {"upload": provider.upload(disk_of(context, disk), spec, task).to_json()}
 
 
@@ -163,7 +165,7 @@ def register(step: Step, context: Context, task: Task) -> Value:
     disk, uploaded = (context.outcome(need) for need in step.needs)
     if "image" in uploaded:
         return uploaded
-    spec = spec_of(step, context, disk)
+    spec = proofs.spec_of_disk(step, context, disk, task)
     upload = Upload.from_json(uploaded["upload"])
     return {"image": context.provider(step).register(upload, spec, task).to_json()}
 

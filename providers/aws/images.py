@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from providers.aws.api import GRACE, Answer, Api, key_arn, tag_list, tags_in, token
@@ -12,6 +13,7 @@ from providers.aws.options import (
     PREFIX,
     AwsOptions,
     boot_mode,
+    ena,
     identity,
     tag_filters,
     tags_of,
@@ -27,6 +29,8 @@ COPY_TIMEOUT = 6 * 3600.0
 CONSECUTIVE = 3
 """Reads in a row that must say "available" before it is believed: the API's hosts
 do not all learn of an AMI at once (bottlerocket's pubsys waits likewise)."""
+ENA = "ena"
+"""Among an image's details: whether ENA support was asked for, "True" or "False"."""
 GONE = ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable")
 GONE_SNAPSHOT = ("InvalidSnapshot.NotFound",)
 
@@ -128,7 +132,7 @@ class Images:
             optional["TpmSupport"] = "v2.0"
         if self.options.imds_v2:
             optional["ImdsSupport"] = "v2.0"
-        if self.options.ena:
+        if ena(self.options, spec):
             optional |= {"EnaSupport": True, "SriovNetSupport": "simple"}
 
         def make() -> str:
@@ -169,7 +173,7 @@ class Images:
             )
         if root_snapshot(raw) != upload.ref:
             self._delete_snapshot(region, upload.ref, task)
-        return self.image(raw, region, task)
+        return _asked(self.image(raw, region, task), str(ena(self.options, spec)))
 
     def _ensure(
         self, region: str, name: str, digest: str, make: Callable[[], str], task: Task
@@ -291,7 +295,7 @@ class Images:
                 continue
             if raw is not None:
                 self._tag(region, raw, tags, task)
-                return self.image(raw, region, task)
+                return _asked(self.image(raw, region, task), image.details.get(ENA))
         raise ProviderError(
             f"the copy of {name} to {region} failed again and again", provider="aws"
         )
@@ -386,3 +390,7 @@ def root_snapshot(raw: Answer) -> str:
     """The snapshot behind the root device, or nothing."""
     snapshot: str = root_volume(raw).get("SnapshotId", "")
     return snapshot
+
+
+def _asked(image: Image, with_ena: str | None) -> Image:
+    return image if with_ena is None else replace(image, details={**image.details, ENA: with_ena})

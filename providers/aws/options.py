@@ -52,7 +52,11 @@ class AwsOptions(Options):
     tpm: bool = Field(
         False, description="Offer a NitroTPM 2.0; needs a disk that boots by UEFI only or also."
     )
-    ena: bool = Field(True, description="The guest has the driver of the Elastic Network Adapter.")
+    ena: bool | None = Field(
+        None,
+        description="The guest has the driver of the Elastic Network Adapter; by default that is "
+        "looked up on the disk.",
+    )
     volume_type: Literal["gp3", "gp2", "io1", "io2", "standard"] = Field(
         "gp3", description="Type of the root volume."
     )
@@ -167,6 +171,11 @@ def tag_filters(query: Query) -> list[dict[str, object]]:
 def identity(of: Spec | Image) -> Query:
     """The query for all that was made for one version of one image with one content."""
     return Query(name=of.name, version=of.version, digest=of.digest)
+
+
+def ena(options: AwsOptions, spec: Spec) -> bool:
+    """Whether to register with ENA support."""
+    return spec.bears("ena") if options.ena is None else options.ena
 
 
 def boot_mode(spec: Spec) -> BootMode:

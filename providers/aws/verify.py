@@ -7,7 +7,7 @@ from typing import Any
 
 from providers.aws.api import Answer, Api, tags_in
 from providers.aws.blocks import listing, read
-from providers.aws.images import ami_of, root_snapshot, root_volume
+from providers.aws.images import ENA, ami_of, root_snapshot, root_volume
 from providers.aws.options import BLOCK, PREFIX, AwsOptions, volume_size
 from publisher.disks import extents as ext
 from publisher.disks.raw import Reader, is_zero
@@ -32,8 +32,10 @@ def attributes(options: AwsOptions, image: Image, disk: Disk, raw: Answer) -> No
         "delete on termination": (root.get("DeleteOnTermination"), True),
         "IMDS support": (raw.get("ImdsSupport"), "v2.0" if options.imds_v2 else None),
         "TPM support": (raw.get("TpmSupport"), "v2.0" if options.tpm else None),
-        "ENA support": (bool(raw.get("EnaSupport")), options.ena),
     }
+    asked = image.details.get(ENA) or (options.ena is not None and str(options.ena))
+    if asked:
+        wanted["ENA support"] = (str(bool(raw.get("EnaSupport"))), asked)
     for key, name in (("boot_mode", "BootMode"), ("architecture", "Architecture")):
         if image.details.get(key):
             wanted[key.replace("_", " ")] = (raw.get(name), image.details[key])

@@ -253,9 +253,9 @@ def definition_body(options: AzureOptions, spec: Spec, location: str) -> Body:
     """Generation, architecture and SecurityType explicit: their defaults change
     with the API version (V2 and TrustedLaunchSupported from 2025-03-03 on)."""
     features = [{"name": "SecurityType", "value": options.security_for(spec)}]
-    if options.accelerated_networking:
+    if options.accelerated_for(spec):
         features.append({"name": "IsAcceleratedNetworkSupported", "value": "True"})
-    if options.nvme and options.generation_for(spec) == "V2":
+    if options.nvme_for(spec):
         features.append({"name": "DiskControllerTypes", "value": "SCSI, NVMe"})
     properties: Body = {
         "osType": "Linux",

@@ -26,6 +26,9 @@ SecurityType: TypeAlias = Literal[
 Generation: TypeAlias = Literal["V1", "V2"]
 ReplicaStorage: TypeAlias = Literal["Standard_LRS", "Standard_ZRS", "Premium_LRS"]
 
+TRUSTED, NVME, ACCELERATED = "trusted_launch", "nvme", "accelerated_networking"
+"""What is looked for on the disk: `Spec.abilities`."""
+
 UPLOAD_MIN = 20_972_032
 """Smallest `uploadSizeBytes` of a disk, the VHD's footer included."""
 SIZE_MAX = 32 * 1024**4 - MIB
@@ -119,14 +122,18 @@ class AzureOptions(Options):
     )
     security_type: SecurityType | None = Field(
         None,
-        description="SecurityType of the definition; TrustedLaunchSupported for V2 on x86_64 and "
-        "Standard otherwise by default. TrustedLaunch can't be shared.",
+        description="SecurityType of the definition; TrustedLaunchSupported for V2 on x86_64 "
+        "with a signed loader and Standard otherwise by default. TrustedLaunch can't be shared.",
     )
-    accelerated_networking: bool = Field(
-        True, description="Say that the image supports accelerated networking."
+    accelerated_networking: bool | None = Field(
+        None,
+        description="Say that the image supports accelerated networking; by default if its "
+        "kernel has one of the drivers.",
     )
-    nvme: bool = Field(
-        True, description="Say that the image boots from NVMe controllers (V2 only)."
+    nvme: bool | None = Field(
+        None,
+        description="Say that the image boots from NVMe controllers (V2 only); by default if its "
+        "initramfs has the drivers.",
     )
     exclude_from_latest: bool = Field(
         False, description='Leave the version out of "latest" after the release too.'
@@ -246,7 +253,16 @@ class AzureOptions(Options):
         if self.security_type is not None:
             return self.security_type
         trusted = self.generation_for(spec) == "V2" and spec.arch == "x86_64"
-        return "TrustedLaunchSupported" if trusted else "Standard"
+        return "TrustedLaunchSupported" if trusted and spec.bears(TRUSTED) else "Standard"
+
+    def nvme_for(self, spec: Spec) -> bool:
+        """Only V2 has NVMe controllers."""
+        wanted = spec.bears(NVME) if self.nvme is None else self.nvme
+        return wanted and self.generation_for(spec) == "V2"
+
+    def accelerated_for(self, spec: Spec) -> bool:
+        given = self.accelerated_networking
+        return spec.bears(ACCELERATED) if given is None else given
 
 
 def disk_name(purpose: str, *identity: str) -> str:

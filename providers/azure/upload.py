@@ -64,10 +64,10 @@ def _body(options: AzureOptions, disk: Disk, spec: Spec) -> Body:
     generation = options.generation_for(spec)
     capabilities: Body = {
         "architecture": architecture(spec),
-        "acceleratedNetwork": options.accelerated_networking,
+        "acceleratedNetwork": options.accelerated_for(spec),
     }
     if generation == "V2":
-        capabilities["diskControllerTypes"] = "SCSI, NVMe" if options.nvme else "SCSI"
+        capabilities["diskControllerTypes"] = "SCSI, NVMe" if options.nvme_for(spec) else "SCSI"
     # Without it Azure refuses the disk as the source of a definition that
     # supports trusted launch (packer-plugin-azure 304).
     if security in ("TrustedLaunchSupported", "TrustedLaunch"):

@@ -42,6 +42,20 @@ Feature: TypeAlias = Literal[
 ]
 
 
+USUAL: tuple[Feature, ...] = ("UEFI_COMPATIBLE", "GVNIC", "VIRTIO_SCSI_MULTIQUEUE")
+"""What is declared of a disk that nobody has looked at."""
+DERIVED: tuple[Feature, ...] = (
+    *USUAL,
+    *("IDPF", "SEV_CAPABLE", "SEV_LIVE_MIGRATABLE_V2", "SEV_SNP_CAPABLE", "TDX_CAPABLE"),
+)
+"""What is declared of a disk that bears it, unless the options name the features."""
+BY_UEFI: tuple[Feature, ...] = (
+    *("UEFI_COMPATIBLE", "SEV_CAPABLE", "SEV_LIVE_MIGRATABLE_V2"),
+    *("SEV_SNP_CAPABLE", "TDX_CAPABLE"),
+)
+"""What means nothing of an image that is not started by UEFI."""
+
+
 class GcpOptions(Options):
     """Options of the target `gcp`."""
 
@@ -69,8 +83,8 @@ class GcpOptions(Options):
     )
     guest_os_features: tuple[Feature, ...] | None = Field(
         None,
-        description="Guest OS features; without them, those that follow from the firmware, with "
-        "GVNIC and VIRTIO_SCSI_MULTIQUEUE.",
+        description="Guest OS features; by default those of the firmware, network cards, disks "
+        "and memory encryption that the disk supports.",
     )
     licenses: tuple[str, ...] = Field((), description="URLs of licenses to attach to the image.")
     kms_key: str | None = Field(
@@ -156,11 +170,13 @@ def _dashed(text: str) -> str:
 
 
 def features(options: GcpOptions, spec: Spec) -> tuple[str, ...]:
-    """The guest OS features to declare. Google's ARM machines boot by UEFI only."""
+    """The guest OS features to declare: those of the options, or what the disk bears.
+    Google's ARM machines boot by UEFI only."""
     if options.guest_os_features is not None:
         return options.guest_os_features
     uefi = "uefi" in spec.firmware or spec.arch == "aarch64"
-    return (*(["UEFI_COMPATIBLE"] if uefi else []), "GVNIC", "VIRTIO_SCSI_MULTIQUEUE")
+    wanted = DERIVED if spec.abilities is not None else USUAL
+    return tuple(f for f in wanted if spec.bears(f) and (uefi or f not in BY_UEFI))
 
 
 def architecture(spec: Spec) -> str:

@@ -6,19 +6,13 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 from publisher.disks import extents, foreign, raw
 from publisher.errors import UsageError
-from publisher.model import Arch, Disk, Firmware
+from publisher.model import Disk
 from publisher.task import Task
-
-if TYPE_CHECKING:
-    from publisher.proof.inspect.inspection import Inspection
-
-T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -38,41 +32,6 @@ def opened(path: Path, state: Path, task: Task, *, digest: bool = False) -> Iter
         if plain != path or foreign.describe(plain, task.check)["format"] != "raw":
             plain = foreign.convert(plain, Path(directory, "disk.raw"), task)
         yield raw.inspect(plain, task.check) if digest else _unread(plain)
-
-
-def firmware_of(path: Path, task: Task) -> Firmware:
-    """By what somebody else's disk, in any format, boots: its partitions and loaders
-    tell. Both where nobody can tell: the boot then shows why it does not."""
-    from publisher.proof.checks.boot import firmware
-
-    return _told(path, task, firmware) or "bios+uefi"
-
-
-def arch_of(path: Path, task: Task) -> Arch | None:
-    """For which processor somebody else's disk is: its programs tell, or where they
-    can't be read its loader. None where nobody can tell."""
-
-    from publisher.proof.inspect.budget import Unreadable
-
-    def arch(disk: Inspection) -> Arch | None:
-        with contextlib.suppress(Unreadable):
-            return disk.arch()
-        loader = disk.loader()
-        return loader.program.arch if loader else None
-
-    return _told(path, task, arch)
-
-
-def _told(path: Path, task: Task, ask: Callable[[Inspection], T | None]) -> T | None:
-    """The answer of a disk, None where it can't be read."""
-    from publisher.proof.inspect.budget import Budget, Unreadable
-    from publisher.proof.inspect.inspection import Inspection
-    from publisher.proof.inspect.opening import viewed
-
-    budget = Budget(check=task.check)
-    with contextlib.suppress(Unreadable), viewed(path, budget, task) as storage:
-        return ask(Inspection(storage, budget))
-    return None
 
 
 def _unread(path: Path) -> Disk:

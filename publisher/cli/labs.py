@@ -24,7 +24,6 @@ from publisher import events, provider
 from publisher.build.checkpoints import Checkpoint
 from publisher.cli import tables
 from publisher.cli.actions import clouds
-from publisher.cli.disk_files import firmware_of
 from publisher.cli.exporting import fetched
 from publisher.cli.screen import Screen, screen
 from publisher.cli.signals import cancelling
@@ -175,6 +174,8 @@ def _source(wanted: Wanted, state: Path, snapshots: Snapshots) -> Iterator[Check
 
 def _image(wanted: Wanted, state: Path, task: Task) -> Image:
     """A disk that stays where it is, or one that is fetched into the store."""
+    from publisher.proof.abilities import boots_of
+
     path = Path(wanted.image.removeprefix("file:")).expanduser()
     if path.is_file() and not path.name.endswith(_PACKED) and not ova.is_ova(path):
         kind: str = foreign.describe(path, task.check)["format"]
@@ -197,7 +198,7 @@ def _image(wanted: Wanted, state: Path, task: Task) -> Image:
                 os.link(disk.path, own)
                 path = store.add(own, task.check).path
             arch = cast("Arch", wanted.arch or spec.arch)
-    boot = wanted.firmware or preferred(firmware_of(path.absolute(), task), arch)
+    boot = wanted.firmware or preferred(boots_of(path.absolute(), task).firmware, arch)
     return Image.of(wanted.image, path, kind, arch, cast("Boot", boot))
 
 

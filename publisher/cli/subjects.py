@@ -166,8 +166,8 @@ def guests(
 def _read(wanted: Wanted, scratch: Path, task: Task) -> tuple[Disk, Spec]:
     """A disk file, and what is known of it. QEMU reads other formats than raw as they
     are; only what is packed (compressed, or in an OVA) has to be unpacked."""
-    from publisher.cli.disk_files import arch_of, firmware_of
     from publisher.fetch.packed import unpack
+    from publisher.proof.abilities import boots_of
 
     path = Path(wanted.source).expanduser()
     if not path.is_file():
@@ -180,8 +180,9 @@ def _read(wanted: Wanted, scratch: Path, task: Task) -> tuple[Disk, Spec]:
         info = foreign.describe(path, task.check)
     disk = Disk(path.absolute(), info["virtual-size"], "", (), info["format"])
     given = cast("Arch", wanted.archs[0]) if wanted.archs else None
-    arch = given or arch_of(disk.path, task) or "x86_64"
-    firmware = _bootable(wanted.firmware, arch) or firmware_of(disk.path, task)
+    told = boots_of(disk.path, task)
+    arch = given or told.arch
+    firmware = _bootable(wanted.firmware, arch) or told.firmware
     return disk, Spec(path.name.partition(".")[0], "", arch, firmware, disk.size)
 
 

@@ -17,6 +17,7 @@ from publisher.vm.board import Controller as Controller
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+    from publisher.proof.inspect.inspection import Inspection as Inspection
     from publisher.proof.rules import Rule
 
 BootMode: TypeAlias = Literal["bios", "uefi", "uefi-secure"]
@@ -221,6 +222,10 @@ class Guest(Protocol):
         """The machines that such an image must boot on, the most usual first."""
 
     def service(self, instance: Instance, look: Look) -> Service: ...
+
+    def abilities(self, disk: Inspection) -> Sequence[str]:
+        """What the disk bears of what the cloud can be told of an image, in words of the
+        provider's own: `Spec.abilities`. Raises Unreadable where the disk does not tell."""
 
     def rules(self, spec: Spec | None) -> Sequence[Rule]:
         """Lint's rules for such an image; None: nothing is claimed of it. The same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ def aws(tmp_path: Path) -> Iterator[Cloud]:
         yield found
 
 
-def published(aws: Cloud, **options: Any) -> tuple[Image, Disk, Spec]:
+def published(
+    aws: Cloud, *, abilities: tuple[str, ...] | None = None, **options: Any
+) -> tuple[Image, Disk, Spec]:
     disk = aws.disk(0, 5)
-    spec = aws.spec(disk, tags={"team": "images"})
+    spec = replace(aws.spec(disk, tags={"team": "images"}), abilities=abilities)
     provider = aws.aws(**options)
     upload = provider.upload(disk, spec, aws.task("upload"))
     return provider.register(upload, spec, aws.task("register")), disk, spec
@@ -62,6 +65,17 @@ def test_an_image_has_what_the_options_say(aws: Cloud) -> None:
     volume = found["BlockDeviceMappings"][0]["Ebs"]
     assert (volume["VolumeType"], volume["DeleteOnTermination"]) == ("gp3", True)
     assert {t["Key"]: t["Value"] for t in found["Tags"]}["team"] == "images"
+
+
+def test_an_image_without_the_driver_is_registered_without_ena(aws: Cloud) -> None:
+    image, disk, _ = published(aws, abilities=())
+    copies = aws.aws().copy(image, ["us-east-1", "eu-west-1"], aws.task("copy"))
+    for one in copies:
+        assert not raw(aws, one).get("EnaSupport")
+        aws.aws().verify(one, disk, aws.task("verify"))
+    aws.sandbox.store.images[copies[1].details["ami"]].attributes["EnaSupport"] = True
+    with pytest.raises(VerifyError, match="ENA"):
+        aws.aws().verify(copies[1], disk, aws.task("verify"))
 
 
 def test_every_copy_and_its_snapshot_are_tagged(aws: Cloud) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from publisher import provider
-from publisher.cli.disk_files import firmware_of, opened
+from publisher.cli.disk_files import opened
 from publisher.model import Disk, Severity, Spec
+from publisher.proof.abilities import boots_of
 from publisher.proof.guest import Guest, Rehearsable
 from publisher.proof.inventory.collect import collect
 from publisher.proof.lint import lint
@@ -161,7 +162,7 @@ def test_its_packages_are_listed(disk: Disk, task: Task) -> None:
 
 def test_it_boots_as_a_machine_of_a_cloud(disk: Disk, task: Task, tmp_path: Path) -> None:
     """By BIOS, from an MBR: what no image of this project's own builder is tried by."""
-    firmware = firmware_of(disk.path, task)
+    firmware = boots_of(disk.path, task).firmware
     assert firmware == "bios"
     (verdict,) = rehearse(
         disk,

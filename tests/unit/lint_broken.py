@@ -24,9 +24,9 @@ def replace(path: str, old: str, new: str) -> Change:
     return change
 
 
-def write(path: str, text: str | bytes) -> Change:
+def write(path: str, text: str | bytes | world.Link) -> Change:
     def change(files: Files) -> None:
-        files[path] = text.encode() if isinstance(text, str) else text
+        files[path] = text if isinstance(text, bytes | world.Link) else text.encode()
 
     return change
 
@@ -113,6 +113,20 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         ERROR,
         "ds=nocloud",
         f"{GRUB}:3",
+    ),
+    *(
+        (
+            "boot.pinned",
+            replace(GRUB, "ro console", f"{argument} ro console"),
+            ERROR,
+            f"the kernel is started with {argument}",
+            f"{GRUB}:3",
+        )
+        for argument in (
+            *("ci.datasource=NoCloud", "ci.ds=None", "ci.di.policy=disabled"),
+            *("ci.di.policy=disabled,found=all", "cloud-config-url=http://10.0.2.2/"),
+            *("url=http://10.0.2.2/", "cloud-init=disabled", "inst.ks=hd:LABEL=x"),
+        )
     ),
     (
         "boot.pinned",
@@ -205,6 +219,44 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         "for one machine",
         f"{INITRD}:0",
     ),
+    *(
+        (
+            "fstab.device",
+            write("/etc/fstab", f"{device} /data ext4 defaults 0 2\n"),
+            ERROR,
+            f"{device} on /data names a device of the machine on which the image was made",
+            "/etc/fstab:1",
+        )
+        for device in (
+            "/dev/disk/by-id/ata-QEMU_HARDDISK_QM00001-part1",
+            "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4-part1",
+            "/dev/disk/by-path/pci-0000:00:1f.2-ata-1-part1",
+        )
+    ),
+    (
+        "fstab.device",
+        write("/etc/fstab", "/dev/disk/by-id/scsi-0Google_PersistentDisk_data /data ext4 rw 0 2\n"),
+        NOTE,
+        "can't be checked without booting",
+        "/etc/fstab:1",
+    ),
+    (
+        "fstab.device",
+        write("/etc/fstab", f"UUID={world.ROOT_UUID} / xfs rw 0 1\n"),
+        WARNING,
+        "is no xfs",
+        "/etc/fstab:1",
+    ),
+    (
+        "fstab.device",
+        write("/etc/fstab", f"UUID={world.ESP_UUID} /boot/efi ext4 rw 0 1\n"),
+        ERROR,
+        "is no ext4",
+        "/etc/fstab:1",
+    ),
+    ("aws.xen-driver", not_early("xen-blkfront"), WARNING, "driver xen_blkfront", f"{INITRD}:0"),
+    ("aws.xen-driver", absent("xen-netfront"), WARNING, "no driver xen_netfront", f"{MODULES}:0"),
+    ("gcp.disk-driver", not_early("virtio_pci"), ERROR, "driver virtio_pci", f"{INITRD}:0"),
     (
         "fstab.device",
         write("/etc/fstab", "\nUUID=aaaa-bbbb /data ext4 defaults 0 2\n"),
@@ -282,6 +334,46 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         "cloud-final.service is disabled",
         "/etc/systemd/system/cloud-final.service:0",
     ),
+    *(
+        (
+            "cloud-init.disabled",
+            write(f"/etc/systemd/system/{unit}", content),
+            ERROR,
+            f"{unit} is masked",
+            f"/etc/systemd/system/{unit}:0",
+        )
+        for unit, content in (
+            ("cloud-init-local.service", world.Link("/dev/null")),
+            ("cloud-init-local.service", ""),
+            ("cloud-init-main.service", world.Link("/dev/null")),
+            ("cloud-init-network.service", ""),
+            ("cloud-init.target", world.Link("/dev/null")),
+        )
+    ),
+    (
+        "cloud-init.disabled",
+        write(f"{world.UNITS}/cloud-init-network.service", "[Unit]\n"),
+        ERROR,
+        "cloud-init-network.service is disabled",
+        "/etc/systemd/system/cloud-init-network.service:0",
+    ),
+    *(
+        (
+            "cloud-init.disabled",
+            write("/etc/systemd/system-generators/cloud-init-generator", content),
+            ERROR,
+            "generator is masked",
+            "/etc/systemd/system-generators/cloud-init-generator:0",
+        )
+        for content in (world.Link("/dev/null"), "")
+    ),
+    (
+        "cloud-init.disabled",
+        write("/etc/environment", "LANG=C\nKERNEL_CMDLINE=quiet cloud-init=disabled\n"),
+        ERROR,
+        "the environment turns cloud-init off",
+        "/etc/environment:2",
+    ),
     (
         "cloud-init.disabled",
         write("/etc/cloud/ds-identify.cfg", "policy: disabled\n"),
@@ -344,6 +436,13 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         write("/etc/cloud/cloud.cfg.d/95.cfg", "datasource_list: [Ec2,\n  GCE]\n"),
         ERROR,
         "[Ec2, GCE] lacks Azure",
+        "/etc/cloud/cloud.cfg.d/95.cfg:1",
+    ),
+    (
+        "aws.datasource",
+        write("/etc/cloud/cloud.cfg.d/95.cfg", "'datasource_list': [ NoCloud ]\n"),
+        ERROR,
+        "[NoCloud] lacks Ec2",
         "/etc/cloud/cloud.cfg.d/95.cfg:1",
     ),
     (

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from publisher.build.checkpoints import Checkpoint, Checkpoints, chain
 from publisher.cli import labs
 from publisher.cli.app import app
-from publisher.cli.disk_files import firmware_of
 from publisher.errors import StateError, UsageError
 from publisher.lab import adopt, control, running
 from publisher.lab.image import Image, preferred
@@ -27,6 +26,7 @@ from publisher.lab.machine import DESCRIPTION, LabMachine
 from publisher.lab.snapshots import Settings, Snapshots, described, facts, level
 from publisher.memory import boot_id
 from publisher.model import MIB
+from publisher.proof.abilities import boots_of
 from publisher.task import Task, detached
 from publisher.vm import keys
 from tests.unit import lint_world
@@ -106,7 +106,7 @@ class TestImage:
             argv = ["qemu-img", "convert", "-O", "qcow2", str(path), str(tmp_path / "disk.qcow2")]
             subprocess.run(argv, check=True)
             path = tmp_path / "disk.qcow2"
-        assert preferred(firmware_of(path, task), "x86_64") == boot
+        assert preferred(boots_of(path, task).firmware, "x86_64") == boot
 
     def test_an_architecture_without_bios_boots_by_uefi(self) -> None:
         assert preferred("bios+uefi", "aarch64") == "uefi"

@@ -131,6 +131,22 @@ def test_a_report_is_valid_sarif(publish: Command, broken: Path, tmp_path: Path)
     assert place["region"] == {"startLine": 1}
     assert run["tool"]["driver"]["rules"][machine_id["ruleIndex"]]["id"] == "identity.machine-id"
     assert results["traces.history"]["suppressions"][0]["kind"] == "external"
+    assert {name: results[name]["level"] for name in (*LEVELS, "traces.history")} == {
+        **LEVELS,
+        "traces.history": "warning",
+    }
+    rules = {rule["id"]: rule["defaultConfiguration"]["level"] for rule in run_rules(told)}
+    assert rules["identity.machine-id"] == "error"
+    assert rules["gcp.nvme-driver"] == "warning"
+    assert rules["cloud-init.network"] == "note"
+
+
+LEVELS = {"identity.machine-id": "error", "azure.rootdelay": "note"}
+
+
+def run_rules(told: dict[str, Any]) -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = told["runs"][0]["tool"]["driver"]["rules"]
+    return rules
 
 
 def test_names_that_are_no_uri_are_escaped(broken: Path) -> None:

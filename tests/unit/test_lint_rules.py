@@ -16,8 +16,8 @@ from publisher.proof.inspect.partitions import Partition, Table
 from publisher.proof.inspect.volume import Volume
 from publisher.proof.lint import rules_for
 from tests.unit import lint_world as world
-from tests.unit.lint_broken import BROKEN, ERROR, INITRD, NOTE, WARNING, Change
-from tests.unit.lint_world import MODULES, Files, Link, World, good, good_esp
+from tests.unit.lint_broken import BROKEN, ERROR, INITRD, NOTE, WARNING, Change, absent
+from tests.unit.lint_world import MODULES, UNITS, WANTS, Files, Link, World, good, good_esp
 
 CLOUDS = [provider.load(name).guest(None) for name in ("aws", "gcp", "azure")]  # type: ignore[attr-defined]
 RULES = {rule.id: rule for rule in rules_for(CLOUDS)}
@@ -147,6 +147,81 @@ def test_the_architecture_is_the_disks_own() -> None:
     assert (told.key, "x86_64" in told.evidence) == ("image.arch", True)
 
 
+# -- the initramfs
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        ({"/usr/lib/dracut/dracut.conf.d/01-dist.conf": b'hostonly="yes"'}, "01-dist.conf:1"),
+        (
+            {
+                "/usr/lib/dracut/dracut.conf.d/01-dist.conf": b'hostonly="yes"',
+                "/usr/lib/dracut/dracut.conf.d/02-generic-image.conf": b'hostonly="no"',
+            },
+            "",
+        ),
+        (
+            {
+                "/usr/lib/dracut/dracut.conf.d/01-dist.conf": b'hostonly="yes"',
+                "/etc/dracut.conf.d/01-dist.conf": b"",
+            },
+            "",
+        ),
+        (
+            {"/etc/dracut.conf": b"hostonly=no", "/etc/dracut.conf.d/1.conf": b"hostonly=yes # x"},
+            "1.conf:1",
+        ),
+        ({"/etc/dracut.conf": b"# ours\nhostonly='yes' hostonly_mode=strict"}, "dracut.conf:2"),
+        ({"/etc/dracut.conf.d/1.conf": b'#hostonly="yes"\nhostonly_cmdline="yes"\n"'}, ""),
+        ({"/etc/dracut.conf.d/1.conf": b"hostonly=yes\nhostonly=no # hostonly=yes\n"}, ""),
+        (
+            {
+                "/etc/dracut.conf.d/10-ours.conf": b"hostonly=no\n",
+                "/usr/lib/dracut/dracut.conf.d/90-theirs.conf": b"hostonly=yes\n",
+            },
+            "90-theirs.conf:1",
+        ),
+    ],
+)
+def test_dracut_is_told_by_the_last_of_its_files(files: Files, place: str) -> None:
+    told = world.found(RULES["initramfs.generic"], World({**good(), **files}))
+    assert [f"{f.path}:{f.line}".endswith(place) for f in told] == ([True] if place else [])
+
+
+def test_what_initramfs_tools_is_told_last_counts() -> None:
+    def told(last: bytes) -> list[Finding]:
+        files: Files = {"/etc/initramfs-tools/initramfs.conf": b"MODULES=dep\n"}
+        files["/etc/initramfs-tools/conf.d/x"] = last
+        return world.found(RULES["initramfs.generic"], World({**good(), **files}))
+
+    assert told(b"MODULES=most\n") == []
+    (finding,) = told(b"MODULES=list\n")
+    assert (finding.path, finding.line) == ("/etc/initramfs-tools/conf.d/x", 1)
+
+
+def test_machines_of_arm_are_none_of_xens() -> None:
+    files = good()
+    absent("xen-blkfront", "xen-netfront")(files)
+    assert len(world.found(RULES["aws.xen-driver"], World(files))) == 2
+    files["/bin/sh"] = b"\x7fELF\x02\x01\x01" + bytes(11) + b"\xb7\x00"
+    assert world.found(RULES["aws.xen-driver"], World(files)) == []
+
+
+def test_azures_provisioning_needs_udf_and_the_firmware_fat() -> None:
+    for name in ("udf", "vfat"):
+        files = good()
+        absent(name)(files)
+        (told,) = world.found(RULES["azure.file-systems"], World(files))
+        assert f"no driver {name}" in told.evidence
+
+
+@pytest.mark.parametrize("kind", ["auto", "vfat", "msdos", "ext4,vfat"])
+def test_a_file_system_may_be_named_in_several_ways(kind: str) -> None:
+    files = {**good(), "/etc/fstab": f"UUID={world.ESP_UUID} /boot/efi {kind} rw 0 1\n".encode()}
+    assert world.found(RULES["fstab.device"], World(files)) == []
+
+
 # -- partitions
 
 
@@ -201,6 +276,144 @@ def test_an_installation_that_tells_of_no_drivers_is_not_decided() -> None:
         del files[f"{MODULES}/{name}"]
     with pytest.raises(Unreadable, match="tells of no drivers"):
         list(RULES["aws.nvme-driver"].check(World(files)))
+
+
+# -- agents
+
+
+def unprovisioned(more: Files) -> World:
+    """The good disk without cloud-init."""
+    files = {**good(), **more}
+    del files["/usr/bin/cloud-init"]
+    return World({path: content for path, content in files.items() if "cloud-" not in path})
+
+
+GOOGLES = {"/usr/bin/google_guest_agent": b""}
+GOOGLE, MANAGER_OF_GOOGLES = "google-guest-agent.service", "google-guest-agent-manager.service"
+
+
+def test_googles_agent_must_start() -> None:
+    def told(more: Files) -> list[str]:
+        found = world.found(RULES["gcp.agent"], unprovisioned({**GOOGLES, **more}))
+        return [finding.evidence for finding in found]
+
+    for more in ({}, unit(GOOGLE), {**unit(GOOGLE, "masked"), **unit(MANAGER_OF_GOOGLES)}):
+        assert told(more) == []
+    for state in ("masked", "disabled"):
+        assert told(unit(GOOGLE, state)) == [
+            f"cloud-init is not installed, and {GOOGLE} is {state}"
+        ]
+    masked = {**good(), **GOOGLES, **unit(GOOGLE, "masked")}
+    assert world.found(RULES["gcp.agent"], World(masked)) == [], "cloud-init does it"
+
+
+@pytest.mark.parametrize(
+    "path", ["/usr/bin/ignition", "/usr/lib/dracut/modules.d/30ignition/x", "/usr/bin/afterburn"]
+)
+def test_ignition_sets_instances_up_too(path: str) -> None:
+    for rule in ("aws.agent", "gcp.agent", "azure.agent"):
+        assert world.found(RULES[rule], unprovisioned({})) != []
+        assert world.found(RULES[rule], unprovisioned({path: b""})) == []
+
+
+WAAGENT: Files = {"/usr/sbin/waagent": b""}
+
+
+@pytest.mark.parametrize(
+    ("conf", "version", "text"),
+    [
+        ("", "2.15.0", ""),
+        ("Provisioning.Agent=auto\n", "2.15.0", ""),
+        ("Provisioning.Agent=waagent # ours\n", "2.15.0", ""),
+        ("Provisioning.Agent=cloud-init\n", "2.15.0", "cloud-init, which is not installed"),
+        ("Provisioning.Agent=auto\nProvisioning.Agent=disabled\n", "2.15.0", "Agent=disabled"),
+        ("Provisioning.Enabled=n\n", "2.15.0", ""),
+        ("Provisioning.Enabled=n\n", "2.2.44", "Provisioning.Enabled=n"),
+        ("Provisioning.Enabled=y\n", "2.2.44", ""),
+    ],
+)
+def test_waagent_must_be_told_to_set_instances_up(conf: str, version: str, text: str) -> None:
+    files: Files = {**WAAGENT, **unit("walinuxagent.service"), "/etc/waagent.conf": conf.encode()}
+    path = "/usr/lib/python3/dist-packages/azurelinuxagent/common/version.py"
+    files[path] = f"AGENT_VERSION = '{version}'\n".encode()
+    told = world.found(RULES["azure.agent"], unprovisioned(files))
+    assert [text in finding.evidence for finding in told] == ([True] if text else [])
+    assert all(f.path == "/etc/waagent.conf" and f.line == conf.count("\n") for f in told)
+    assert world.found(RULES["azure.agent"], World({**good(), **files})) == [], "cloud-init does it"
+
+
+@pytest.mark.parametrize("name", ["walinuxagent.service", "waagent.service"])
+@pytest.mark.parametrize("state", ["masked", "disabled"])
+def test_waagent_must_start(name: str, state: str) -> None:
+    files = {**WAAGENT, **unit(name, state)}
+    (told,) = world.found(RULES["azure.agent"], unprovisioned(files))
+    assert "neither waagent's unit nor cloud-init" in told.evidence
+
+
+# -- cloud-init
+
+
+def test_todays_units_and_arguments_that_turn_nothing_off_are_right() -> None:
+    files = good()
+    for name in ("cloud-init-main.service", "cloud-init-network.service"):
+        files.update(unit(name))
+    files[f"{UNITS}/cloud-init.target"] = b"[Unit]\n"
+    files["/usr/lib/systemd/system-generators/cloud-init-generator"] = b"#!/bin/sh\n"
+    arguments = b"ci.di.policy=search,notfound=enabled cloud-init=enabled dsx=1 console=tty0"
+    grub = files["/boot/grub/grub.cfg"]
+    assert isinstance(grub, bytes)
+    files["/boot/grub/grub.cfg"] = grub.replace(b"console=tty0", arguments)
+    assert [f.rule for f in findings(World(files))] == ["azure.rootdelay"]
+
+
+# -- the network
+
+
+def unit(name: str, state: str = "enabled") -> Files:
+    found: Files = {f"{UNITS}/{name}": b"[Unit]\n"}
+    if state == "enabled":
+        found[f"{WANTS}/{name}"] = Link(f"{UNITS}/{name}")
+    if state == "masked":
+        found[f"/etc/systemd/system/{name}"] = Link("/dev/null")
+    return found
+
+
+NETWORKD, MANAGER, IFUPDOWN = (
+    *("systemd-networkd.service", "NetworkManager.service", "networking.service"),
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({**unit(MANAGER), **unit(NETWORKD, "masked")}, ""),
+        ({**unit(NETWORKD), **unit(MANAGER, "masked")}, ""),
+        (unit("network.service"), "the service network sets the network up"),
+        ({**unit(IFUPDOWN), **unit(NETWORKD, "disabled")}, "ifupdown sets the network up"),
+        ({**unit(IFUPDOWN), "/usr/sbin/dhcpcd": b""}, ""),
+        ({**unit(IFUPDOWN), **unit(NETWORKD)}, ""),
+        (unit(NETWORKD, "disabled"), ""),
+        (unit(NETWORKD, "masked"), "neither systemd-networkd"),
+        ({**unit(NETWORKD), f"/etc/systemd/system/{NETWORKD}": b""}, "neither systemd-networkd"),
+    ],
+)
+def test_what_sets_the_network_up_has_a_dhcp_client(more: Files, text: str) -> None:
+    files = {**good(), **more}
+    del files["/usr/sbin/dhclient"]
+    told = world.found(RULES["network.dhcp-client"], World(files))
+    assert [text in finding.evidence for finding in told] == ([True] if text else [])
+
+
+@pytest.mark.parametrize(("starter", "silent"), [("/usr/sbin/netplan", True), ("/opt/x", False)])
+def test_a_service_that_is_not_enabled_needs_somebody_who_starts_it(
+    starter: str, silent: bool
+) -> None:
+    files = {**good(), **unit(NETWORKD, "disabled"), starter: b""}
+    for path in ("/usr/sbin/dhclient", "/usr/bin/cloud-init"):
+        del files[path]
+    told = world.found(RULES["network.dhcp-client"], World(files))
+    assert (told == []) is silent
+    assert silent or "systemd-networkd.service is installed and not enabled" in told[0].evidence
 
 
 # -- links

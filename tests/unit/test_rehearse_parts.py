@@ -23,6 +23,7 @@ from publisher.events import Event, StepPhase
 from publisher.model import GIB, Disk, Spec
 from publisher.proof import rehearse as package
 from publisher.proof.guest import Guest, Instance, Look, Report, Service
+from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rehearse import Rehearsal, capacity, judge, props, rehearse
 from publisher.proof.rehearse.checks import OUTPUT_MOST, _Output, left, run_all
 from publisher.proof.rehearse.stage import _order_of_boots
@@ -286,6 +287,9 @@ class Nimbus:
 
     def service(self, instance: Instance, look: Look) -> Service:
         raise NotImplementedError
+
+    def abilities(self, disk: Inspection) -> Sequence[str]:
+        return ["fast"]
 
     def rules(self, spec: Spec | None) -> Sequence[Rule]:
         return ()

@@ -36,6 +36,7 @@ class World:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.directory = directory
         self.looks: Sequence[Look] = (LOOK,)
+        self.abilities: Sequence[str] | None = None
         self.second: Mapping[str, Any] = FRESH
         self.error = ""
         self.crashes: list[bool] = []
@@ -64,6 +65,10 @@ class World:
     def kvm(self, *, there: bool) -> None:
         chosen = Accelerator("kvm" if there else "tcg", "", ())
         self.monkeypatch.setattr(accelerator, "probe", lambda arch: chosen)
+
+    def looks_of(self, spec: Spec) -> Sequence[Look]:
+        self.abilities = spec.abilities
+        return self.looks
 
     def overlay(self, disk: Disk, path: Path, task: Task) -> Path:
         self.bases.append((disk.path, disk.format, disk.size))
@@ -102,9 +107,11 @@ class World:
 
     def rehearse(self, *, keep: bool = False, **settings: Any) -> Rehearsal:
         guest = Nimbus("nimbus")
-        guest.looks = lambda spec: self.looks  # type: ignore[method-assign]
+        guest.looks = self.looks_of  # type: ignore[method-assign]
+        disk = self.directory / "web.raw"
+        disk.touch()
         return stage.rehearse_one(
-            Disk(Path("/web.raw"), SIZE, "", ()),
+            Disk(disk, SIZE, "", ()),
             guest,
             Spec("web", "1"),
             Rehearse(**settings),
@@ -129,6 +136,11 @@ def test_a_disk_that_passes_boots_as_two_machines_at_once_and_leaves_nothing(wor
     assert not (world.directory / "logs").exists()
     assert list((world.directory / "scratch").iterdir()) == []
     assert verdict.claims[-1].status is Status.LINT
+
+
+def test_a_disk_is_shown_as_the_machines_that_it_bears(world: World) -> None:
+    world.rehearse()
+    assert world.abilities == ("fast",)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -274,7 +286,7 @@ def test_the_first_machines_own_disk_boots_as_another_instance(
     assert rerun(verdict).status is Status.PROVED
     assert [full for _, full, _ in world.booted] == [True, False, False]
     assert world.bases == [
-        *[(Path("/web.raw"), "raw", SIZE)] * 2,
+        *[(world.directory / "web.raw", "raw", SIZE)] * 2,
         (world.images[0], "qcow2", SIZE),
     ]
     assert len(verdict.boots) == 3

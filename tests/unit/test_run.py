@@ -36,6 +36,7 @@ from publisher.migrate import name_in, plan_migration
 from publisher.model import MIB, Audience, Finding, Image, Severity, Spec
 from publisher.plan import Plan, Target, plan_download
 from publisher.task import Cancellation, Retry
+from tests.unit import lint_world
 from tests.unit.ext_disk import ext_disk
 from tests.unit.nimbus import CLOUDS, PROVIDERS, Cloud, NimbusOptions, fail
 from tests.unit.secret_samples import SWAP
@@ -438,6 +439,34 @@ def test_a_migration_is_warned_of_secrets_and_lists_packages_before_the_upload(
     rules = {finding["rule"]: finding for finding in flavour.proofs["secrets"]["findings"]}
     assert rules["secrets.history"]["severity"] == "warning"
     assert Path(flavour.proofs["inventory"]["documents"][0]["path"]).exists()
+
+
+@pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is missing")
+@pytest.mark.parametrize(
+    ("core", "esp", "known"),
+    [
+        (b"\xea", lint_world.good_esp(), ("x86_64", "bios+uefi")),
+        (b"\xea", {}, ("x86_64", "bios")),
+        (b"\0", lint_world.good_esp(), ("x86_64", "uefi")),
+        (b"\0", {"/EFI/BOOT/BOOTAA64.EFI": lint_world.loader(machine=0xAA64)}, ("aarch64", "uefi")),
+    ],
+)
+def test_a_disk_file_becomes_an_image_for_what_it_boots_on(
+    go: Callable[..., Any],
+    tmp_path: Path,
+    core: bytes,
+    esp: lint_world.Files,
+    known: tuple[str, str],
+) -> None:
+    files = lint_world.good()
+    if known[0] == "aarch64":
+        files["/bin/sh"] = b"\x7fELF\x02\x01\x01" + bytes(11) + b"\xb7\x00"
+    path = lint_world.disk_file(tmp_path, files, esp or {"/README": b""})
+    with path.open("r+b") as file:
+        file.seek(MIB)
+        file.write(core * 512)
+    (flavour,) = go(plan_migration(f"file:{path}", ["nimbus:north"])).flavours
+    assert (flavour.arch, flavour.firmware) == known
 
 
 def test_a_required_cloud_is_closed_again_although_an_optional_one_has_no_image(

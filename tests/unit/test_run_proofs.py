@@ -25,12 +25,14 @@ from publisher.cli.main import run as command
 from publisher.cli.releases import options_of
 from publisher.context import Context
 from publisher.errors import PipelineError, ProofError, PublishError
+from publisher.events import Note
 from publisher.manifest import Manifest
-from publisher.model import MIB, Disk, Finding, Severity, Spec
+from publisher.model import MIB, Disk, Finding, Image, Severity, Spec, Upload
 from publisher.pipeline import load
 from publisher.plan import Plan, Step, plan
 from publisher.proof import attest
 from publisher.proof.guest import Guest, Look
+from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rehearse import Claim, Rehearsal, Status
 from publisher.proof.rehearse.judge import BLIND
@@ -84,6 +86,12 @@ class CumulusGuest:
     def looks(self, spec: Spec) -> Sequence[Look]:
         return []
 
+    def abilities(self, disk: Inspection) -> Sequence[str]:
+        first = disk.disk.read(0, 1)
+        if first == b"?":
+            raise Unreadable("there is no reader for it")
+        return ["fast"] if first == b"F" else []
+
 
 class CumulusOptions(NimbusOptions):
     cloud: str = "cumulus"
@@ -93,6 +101,17 @@ class Cumulus(Nimbus):
     name: ClassVar[str] = "cumulus"
     traits: ClassVar[Traits] = replace(Nimbus.traits, title="Cumulus", boots=True)
     options: ClassVar[type[Options]] = CumulusOptions
+
+    told: ClassVar[dict[str, Any]] = {}
+    """Verb ▶ the abilities that it was told of."""
+
+    def upload(self, disk: Disk, spec: Spec, task: Task) -> Upload:
+        self.told["upload"] = spec.abilities
+        return super().upload(disk, spec, task)
+
+    def register(self, upload: Upload, spec: Spec, task: Task) -> Image:
+        self.told["register"] = spec.abilities
+        return super().register(upload, spec, task)
 
     @classmethod
     def guest(cls, options: Options | None) -> Guest:
@@ -352,6 +371,38 @@ def test_a_rule_of_one_cloud_keeps_every_byte_here(world: World) -> None:
         world.publish()
     assert not uploaded()
     assert not world.rehearsed
+
+
+@pytest.mark.parametrize(
+    ("content", "abilities", "notes"),
+    [
+        (b"Fast disk", ("fast",), []),
+        (b"disk", (), []),
+        (b"? disk", None, ["there is no reader for it"] * 2),
+    ],
+)
+@pytest.mark.parametrize("lint", ["true", "false"])
+def test_an_image_is_registered_as_what_its_disk_bears(
+    world: World, content: bytes, abilities: Any, notes: list[str], lint: str
+) -> None:
+    world.content = content
+    told: list[str] = []
+
+    def sink(event: object) -> None:
+        if isinstance(event, Note) and "can't be read" in event.text:
+            told.append(event.text)
+
+    world.publish(FILE, f"lint.enabled={lint}", sink=sink)
+    assert Cumulus.told == {"upload": abilities, "register": abilities}
+    assert len(told) == len(notes)
+    assert all(note in text for note, text in zip(notes, told, strict=True))
+
+
+def test_what_nobody_knows_of_a_disk_is_no_part_of_a_steps_key() -> None:
+    spec = Spec("web", "1")
+    assert "abilities" not in spec.to_json()
+    looked_at = replace(spec, abilities=("fast",))
+    assert Spec.from_json(looked_at.to_json()) == looked_at
 
 
 def test_a_rule_may_be_ignored_with_a_reason_that_is_kept(world: World) -> None:

@@ -11,7 +11,7 @@ from publisher.proof.guest import Instance, Look
 from publisher.provider import require
 
 if TYPE_CHECKING:
-    from publisher.proof.guest import Service
+    from publisher.proof.guest import Inspection, Service
     from publisher.proof.rules import Rule
 
 
@@ -35,6 +35,11 @@ class Guest:
         from providers.aws.guest.metadata import Metadata
 
         return Metadata(instance, look, self._options)
+
+    def abilities(self, disk: Inspection) -> Sequence[str]:
+        from providers.aws.guest.rules import has_ena
+
+        return ("ena",) if has_ena(disk) else ()
 
     def rules(self, spec: Spec | None) -> Sequence[Rule]:  # noqa: ARG002
         from providers.aws.guest.rules import rules

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from providers.aws.options import AwsOptions
-from publisher.model import Severity
 from publisher.proof.checks import agents, boot, cloud_init, initramfs, ssh
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rules import ERROR, WARNING, Evidence, Rule
@@ -16,9 +15,13 @@ _MARKETPLACE = (
 )
 
 
+def has_ena(disk: Inspection) -> bool:
+    """Raises Unreadable where the kernel says nothing of its drivers."""
+    return not list(initramfs.present("ena")(disk))
+
+
 def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
     """The rules for AMIs registered with `options`; without, nothing is claimed."""
-    key = "targets.aws.ena" if options and options.ena else ""
 
     def tpm(disk: Inspection) -> Iterator[Evidence]:
         if options and options.tpm:
@@ -28,8 +31,16 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
                 yield Evidence(text, fault.path, key="targets.aws.tpm")
             yield from initramfs.present("tpm_crb", key="targets.aws.tpm")(disk)
 
+    def xen(disk: Inspection) -> Iterator[Evidence]:
+        if disk.arch() != "aarch64":  # which is Nitro's alone
+            yield from initramfs.early("xen_blkfront")(disk)
+            yield from initramfs.present("xen_netfront")(disk)
+
     def ena(disk: Inspection) -> Iterator[Evidence]:
-        severity = None if key or options is None else Severity.WARNING
+        claimed = options is not None and options.ena is True
+        # what is not claimed is not registered: no machine type of Nitro takes the AMI
+        severity = None if claimed or options is None else WARNING
+        key = "targets.aws.ena" if claimed else ""
         yield from initramfs.present("ena", key=key, severity=severity)(disk)
 
     return (
@@ -51,7 +62,7 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "t2, m4 and others of their time have Xen's disks and network cards.",
             f"{_EC2}/instance-types.html",
             "add xen-blkfront to the initramfs, or offer the image for Nitro types only",
-            agents.both(initramfs.early("xen_blkfront"), initramfs.present("xen_netfront")),
+            xen,
         ),
         Rule(
             "aws.network-driver",
@@ -60,7 +71,7 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "Nitro machines have no other network card; an AMI registered with ENA support "
             "whose guest lacks the driver has no network.",
             f"{_EC2}/enhanced-networking-ena.html",
-            "install a kernel with the driver ena, or set targets.aws.ena to false",
+            "install a kernel with the driver ena, or leave targets.aws.ena out",
             ena,
         ),
         Rule(
@@ -132,8 +143,9 @@ def rules(options: AwsOptions | None) -> tuple[Rule, ...]:
             "SSH takes no passwords",
             "AWS Marketplace refuses AMIs that let anybody log in by password.",
             _MARKETPLACE,
-            "set PasswordAuthentication no in /etc/ssh/sshd_config",
-            ssh.setting("PasswordAuthentication", "yes", lambda value: value == "no", "no"),
+            "set PasswordAuthentication no and KbdInteractiveAuthentication no in "
+            "/etc/ssh/sshd_config",
+            ssh.passwords,
         ),
         Rule(
             "aws.ssh-root",

@@ -11,7 +11,7 @@ from publisher.proof.guest import Instance, Look
 from publisher.provider import require
 
 if TYPE_CHECKING:
-    from publisher.proof.guest import Service
+    from publisher.proof.guest import Inspection, Service
     from publisher.proof.rules import Rule
 
 
@@ -37,6 +37,11 @@ class Guest:
         from providers.azure.guest.metadata import Metadata
 
         return Metadata(instance, look, self._options)
+
+    def abilities(self, disk: Inspection) -> Sequence[str]:
+        from providers.azure.guest.abilities import abilities
+
+        return abilities(disk)
 
     def rules(self, spec: Spec | None) -> Sequence[Rule]:
         from providers.azure.guest.rules import rules

@@ -40,7 +40,7 @@ def looks(options: AzureOptions, spec: Spec) -> Sequence[Look]:
     # …Supported also admits machines without Trusted Launch
     plain = options.security_for(spec).endswith("Supported")
     other: BootMode = "uefi" if plain else trusted
-    if options.nvme:
+    if options.nvme_for(spec):
         found.append(_look(options, spec, newer, other, "nvme"))
     elif plain:
         found.append(_look(options, spec, older, other, "virtio-scsi"))
@@ -58,7 +58,7 @@ def _look(options: AzureOptions, spec: Spec, kind: str, boot: BootMode, disk: Co
         else f"type=0,vendor=Microsoft Corporation,version={version},date=05/13/2024"
     )
     unproven = [STORAGE] if disk == "virtio-scsi" else []
-    unproven += [NETWORK, *([ACCELERATED] if options.accelerated_networking else [])]
+    unproven += [NETWORK, *([ACCELERATED] if options.accelerated_for(spec) else [])]
     unshown = [DHCP, KVP, TEMPORARY, *([NVME] if disk == "nvme" else [])]
     unshown += [CONFIDENTIAL] if "ConfidentialVm" in security else []
     return Look(

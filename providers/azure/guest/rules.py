@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from providers.azure.guest import waagent
+from providers.azure.guest.abilities import absent, no_nvme, not_accelerated, not_trusted
 from providers.azure.options import AzureOptions
-from publisher.model import Severity, Spec
+from publisher.model import Spec
 from publisher.proof.checks import agents, boot, cloud_init, initramfs, ssh
 from publisher.proof.checks.disk import swap_partition
 from publisher.proof.inspect.inspection import Inspection
@@ -16,17 +18,13 @@ _GENERIC = f"{_LEARN}/linux/create-upload-generic"
 _CERTIFICATION = (
     "https://learn.microsoft.com/partner-center/marketplace-offers/azure-vm-certification-faq"
 )
-_WAAGENT = "/usr/sbin/waagent"
-_WAAGENT_LEAST = (2, 2, 41)
 _TEMPORARY_LEAST = (21, 1)
-_ACCELERATED = ("mlx5_core", "mana")
-"""ConnectX-4 Lx and newer, and Microsoft's own adapter."""
 
 
 def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
     """The rules for images registered with `options`; without, nothing is claimed."""
     generation = options.generation_for(spec) if options and spec else None
-    security = options.security_for(spec) if options and spec else None
+    security = options.security_type if options and spec else None
     nvme_claimed = bool(options and options.nvme and generation == "V2")
     fast = bool(options and options.accelerated_networking)
 
@@ -50,19 +48,18 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
 
     def nvme(disk: Inspection) -> Iterator[Evidence]:
         severity, key = (None, "targets.azure.nvme") if nvme_claimed else (WARNING, "")
-        for found in initramfs.early("nvme", "pci_hyperv")(disk):
+        for found in no_nvme(disk):
             yield Evidence(found.text, found.path, severity=severity, key=key)
 
     def accelerated(disk: Inspection) -> Iterator[Evidence]:
-        severity = None if fast else Severity.NOTE
+        severity = None if fast else NOTE
         key = "targets.azure.accelerated_networking" if fast else ""
+        for found in not_accelerated(disk):
+            yield Evidence(found.text, found.path, severity=severity, key=key)
         for kernel in initramfs.kernels(disk):
-            absent = [m for m in _ACCELERATED if kernel.driver(m) == "absent"]
-            if len(absent) == len(_ACCELERATED):
-                text = f"kernel {kernel.version} has no driver {' and no driver '.join(absent)}"
-                yield Evidence(text, kernel.directory, severity=severity, key=key)
-            elif absent:
-                text = f"kernel {kernel.version} has no driver {absent[0]}"
+            lacking = absent(disk, kernel)
+            if len(lacking) == 1:
+                text = f"kernel {kernel.version} loads no driver {lacking[0]}"
                 yield Evidence(text, kernel.directory, severity=NOTE)
 
     def trusted(disk: Inspection) -> Iterator[Evidence]:
@@ -72,8 +69,7 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
                     yield Evidence(found.text, found.path, severity=NOTE)
             return
         key = "targets.azure.security_type"
-        fault = boot.uefi_fault(disk)
-        for found in [fault] if fault is not None else boot.unsigned(disk):
+        for found in not_trusted(disk):
             yield Evidence(f"{security} is claimed, but {found.text}", found.path, key=key)
 
     def rootdelay(disk: Inspection) -> Iterator[Evidence]:
@@ -81,18 +77,6 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
         waits = all(kernel.initrds for kernel in initramfs.kernels(disk))
         for found in boot.argument("rootdelay", lambda v: v == "300", "rootdelay=300")(disk):
             yield Evidence(found.text, found.path, found.line, NOTE if waits else None)
-
-    def agent(disk: Inspection) -> Iterator[Evidence]:
-        if not disk.tree().exists(_WAAGENT):
-            yield from agents.provisioned()(disk)
-            return
-        found = agents.python_version(disk, "azurelinuxagent/common/version.py", "AGENT_VERSION")
-        if found and found < _WAAGENT_LEAST:
-            yield Evidence(f"waagent is {'.'.join(map(str, found))}, not 2.2.41 or newer", _WAAGENT)
-        if disk.unit("walinuxagent.service") != "enabled" and (
-            disk.unit("waagent.service") != "enabled" and not cloud_init.enabled(disk)
-        ):
-            yield Evidence("neither waagent's unit nor cloud-init is enabled", _WAAGENT)
 
     def temporary(disk: Inspection) -> Iterator[Evidence]:
         found = cloud_init.version(disk)
@@ -128,7 +112,7 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "Hyper-V's virtual PCI bus; an image that claims NVMe and lacks the drivers does not "
             "boot there.",
             f"{_LEARN}/nvme-linux",
-            "add nvme and pci-hyperv to the initramfs, or set targets.azure.nvme to false",
+            "add nvme and pci-hyperv to the initramfs, or leave targets.azure.nvme out",
             nvme,
         ),
         Rule(
@@ -138,8 +122,8 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "An image that claims accelerated networking gets a virtual function of a ConnectX "
             "or MANA adapter, which needs its own driver beside hv_netvsc.",
             "https://learn.microsoft.com/azure/virtual-network/accelerated-networking-overview",
-            "install a kernel with mlx5_core and mana (Linux 5.15 or newer), or set "
-            "targets.azure.accelerated_networking to false",
+            "install a kernel with mlx5_core and mana (Linux 5.15 or newer), or leave "
+            "targets.azure.accelerated_networking out",
             accelerated,
         ),
         Rule(
@@ -221,8 +205,9 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "Azure reboots a machine that does not report ready, and its creation fails after a "
             "time. Certification asks for waagent 2.2.41.",
             f"{_LEARN}/linux/no-agent",
-            "install walinuxagent, or cloud-init with its units enabled",
-            agent,
+            "install walinuxagent with its unit enabled and Provisioning.Agent=auto in "
+            "/etc/waagent.conf, or cloud-init with its units enabled",
+            waagent.sets_up,
         ),
         Rule(
             "azure.datasource",
@@ -265,7 +250,7 @@ def rules(options: AzureOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             ssh.setting(
                 "ClientAliveInterval",
                 "0",
-                lambda value: value.isascii() and value.isdigit() and 30 <= int(value[:9]) <= 235,
+                lambda value: 30 <= (ssh.seconds(value) or 0) <= 235,
                 "30 to 235",
             ),
         ),

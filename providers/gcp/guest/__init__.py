@@ -11,7 +11,7 @@ from publisher.proof.guest import Instance, Look
 from publisher.provider import require
 
 if TYPE_CHECKING:
-    from publisher.proof.guest import Service
+    from publisher.proof.guest import Inspection, Service
     from publisher.proof.rules import Rule
 
 
@@ -35,6 +35,11 @@ class Guest:
         from providers.gcp.guest.metadata import Metadata
 
         return Metadata(instance, look, self._options)
+
+    def abilities(self, disk: Inspection) -> Sequence[str]:
+        from providers.gcp.guest.features import lacks
+
+        return [feature for feature, lack in lacks(disk).items() if not lack]
 
     def rules(self, spec: Spec | None) -> Sequence[Rule]:
         from providers.gcp.guest.rules import rules

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias, get_args
 
 from providers.gcp.options import Feature
-from publisher.proof.checks import boot, initramfs
+from publisher.proof.checks import blacklists, boot, initramfs
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.kernel import Kernel
 
@@ -32,9 +32,11 @@ def lacks(disk: Inspection) -> Mapping[Feature, Lack]:
 
 
 def _driver(module: str) -> Callable[[Inspection, Kernel], Lack]:
-    def check(_disk: Inspection, kernel: Kernel) -> Lack:
-        absent = kernel.driver(module) == "absent"
-        return f"kernel {kernel.version} has no driver {module}" if absent else ""
+    def check(disk: Inspection, kernel: Kernel) -> Lack:
+        if kernel.driver(module) == "absent":
+            return f"kernel {kernel.version} has no driver {module}"
+        refused = blacklists.refusal(disk, kernel, module, early=False)
+        return f"the driver {module} is not loaded: {refused.text}" if refused else ""
 
     return check
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from providers.gcp.guest.features import lacks
-from providers.gcp.options import GcpOptions, features
+from providers.gcp.options import DERIVED, GcpOptions
 from publisher.model import Spec
 from publisher.proof.checks import agents, boot, cloud_init, initramfs, ssh
 from publisher.proof.inspect.inspection import Inspection
@@ -15,24 +15,26 @@ _COMPUTE = "https://cloud.google.com/compute/docs"
 _DEVICES = f"{_COMPUTE}/images/building-custom-os"
 _FEATURES = f"{_COMPUTE}/images/create-custom#guest-os-features"
 _KEY = "targets.gcp.guest_os_features"
-_WORTH = ("GVNIC", "IDPF", "SEV_CAPABLE", "SEV_SNP_CAPABLE", "TDX_CAPABLE", "UEFI_COMPATIBLE")
-"""Features without which machine types or services can't be had."""
+_ONLY_X86 = ("SEV_CAPABLE", "SEV_LIVE_MIGRATABLE_V2", "SEV_SNP_CAPABLE", "TDX_CAPABLE")
 
 
 def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
     """The rules for images registered with `options`; without, nothing is claimed."""
-    claimed = () if options is None or spec is None else features(options, spec)
+    claimed = (options.guest_os_features or ()) if options and spec else ()
+    derived = options is not None and options.guest_os_features is None and spec is not None
 
     def claims(disk: Inspection) -> Iterator[Evidence]:
-        if not claimed:
-            return
-        for feature, lack in lacks(disk).items():
+        for feature, lack in lacks(disk).items() if claimed else ():
             if feature in claimed and lack:
                 yield Evidence(f"{feature} is claimed, but {lack}", key=_KEY)
 
     def unclaimed(disk: Inspection) -> Iterator[Evidence]:
-        for feature, lack in lacks(disk).items() if claimed else ():
-            if feature in _WORTH and feature not in claimed and not lack:
+        for feature, lack in lacks(disk).items() if claimed or derived else ():
+            if feature not in DERIVED or (disk.arch() == "aarch64" and feature in _ONLY_X86):
+                continue
+            if derived and lack:
+                yield Evidence(f"{feature} is not declared: {lack}")
+            elif claimed and feature not in claimed and not lack:
                 yield Evidence(f"the disk supports {feature}, which is not claimed", key=_KEY)
 
     def table(disk: Inspection) -> Iterator[Evidence]:
@@ -94,10 +96,11 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
         Rule(
             "gcp.features-unclaimed",
             NOTE,
-            "The pipeline claims the guest OS features that the guest supports",
+            "The image declares the guest OS features of today's machines",
             "Machine types and services that need the feature can't be had with the image.",
             _FEATURES,
-            "add the feature to targets.gcp.guest_os_features",
+            "install what the feature needs; add it to targets.gcp.guest_os_features where that "
+            "is set",
             unclaimed,
         ),
         Rule(
@@ -125,9 +128,11 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "Google's guest agent or cloud-init sets an instance up",
             "Nothing else takes SSH keys, host name and scripts from the metadata server.",
             f"{_COMPUTE}/images/guest-environment",
-            "install google-guest-agent, or cloud-init with its units enabled",
+            "install google-guest-agent or cloud-init, with its units enabled",
             agents.provisioned(
-                "/usr/bin/google_guest_agent", "/usr/bin/google_guest_agent_manager"
+                "/usr/bin/google_guest_agent",
+                "/usr/bin/google_guest_agent_manager",
+                units=("google-guest-agent.service", "google-guest-agent-manager.service"),
             ),
         ),
         Rule(
@@ -153,9 +158,10 @@ def rules(options: GcpOptions | None, spec: Spec | None) -> tuple[Rule, ...]:
             "gcp.ssh-root",
             WARNING,
             "root can't log in by password",
-            "Google's own images refuse it: people log in as themselves and use sudo.",
+            "Google's own images say prohibit-password or no: people log in as themselves and use "
+            "sudo.",
             f"{_COMPUTE}/connect/root-ssh",
-            "set PermitRootLogin no in /etc/ssh/sshd_config",
+            "set PermitRootLogin no (or prohibit-password) in /etc/ssh/sshd_config",
             ssh.setting(
                 "PermitRootLogin", "prohibit-password", ssh.NO_ROOT_PASSWORD.__contains__, "no"
             ),

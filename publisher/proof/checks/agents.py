@@ -14,17 +14,24 @@ _OTHERS = ("/usr/bin/ignition", "/usr/lib/dracut/modules.d/30ignition", "/usr/bi
 """What CoreOS and its like provision with."""
 
 
-def provisioned(*programs: str) -> Check:
-    """One of the cloud's own programs (absolute paths) is installed, or cloud-init runs."""
+def provisioned(*programs: str, units: Sequence[str] = ()) -> Check:
+    """One of the cloud's own programs (absolute paths) is installed and one of its
+    `units` is enabled (where there is any), or cloud-init runs."""
 
     def check(disk: Inspection) -> Iterator[Evidence]:
         tree = disk.tree()
-        if any(map(tree.exists, (*programs, *_OTHERS))) or cloud_init.enabled(disk):
+        if any(map(tree.exists, _OTHERS)) or cloud_init.enabled(disk):
             return
-        names = [path.rpartition("/")[2] for path in programs]
+        names = " or ".join(path.rpartition("/")[2] for path in programs)
         state = "installed" if cloud_init.version(disk) is None else "enabled"
-        also = f", nor {' or '.join(names)} installed" if names else ""
-        yield Evidence(f"cloud-init is not {state}{also}")
+        if not any(map(tree.exists, programs)):
+            yield Evidence(f"cloud-init is not {state}{names and f', nor {names} installed'}")
+            return
+        states = {unit: disk.unit(unit) for unit in units}
+        there = [unit for unit in units if states[unit] != "absent"]
+        if there and "enabled" not in states.values():
+            stopped = ", ".join(f"{unit} is {states[unit]}" for unit in there)
+            yield Evidence(f"cloud-init is not {state}, and {stopped}")
 
     return check
 

@@ -23,7 +23,14 @@ from publisher.proof.rules import ERROR, NOTE, WARNING, Check, Evidence, Rule
 _GRUB_KERNEL_SECTOR = 0x5C
 """Where GRUB's boot.img says at which sector core.img is (grub-core/boot/i386/pc/boot.S)."""
 _SIGNATURE_AT = 510
-_PINNED = ("ds", "ci.ds", "cloud-init", "autoinstall", "inst.ks")
+_PINNED = (
+    *("ds", "ci.ds", "ci.datasource", "cloud-config-url", "url"),
+    *("autoinstall", "inst.ks"),
+)
+"""https://github.com/canonical/cloud-init: tools/ds-identify, and parse_cmdline_url in
+cloudinit/cmd/main.py."""
+_OFF = ("cloud-init", "ci.di.policy")
+"""What turns cloud-init off by the value "disabled", of a policy by its first part."""
 
 
 def bios_fault(disk: Inspection) -> Evidence | None:
@@ -221,7 +228,7 @@ def _pinned(disk: Inspection) -> Iterator[Evidence]:
     for entry in disk.boot().entries:
         for argument in entry.arguments:
             key, _, value = argument.partition("=")
-            if key in _PINNED and (key != "cloud-init" or value == "disabled"):
+            if key in _PINNED or (key in _OFF and value.partition(",")[0] == "disabled"):
                 yield Evidence(f"the kernel is started with {argument}", entry.path, entry.line)
 
 

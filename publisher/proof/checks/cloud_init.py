@@ -11,13 +11,19 @@ from publisher.proof.inspect.tree import Tree
 from publisher.proof.rules import ERROR, NOTE, WARNING, Check, Evidence, Rule
 
 _UNITS = (
+    "cloud-init-main.service",
     "cloud-init.service",
     "cloud-init-local.service",
+    "cloud-init-network.service",
     "cloud-config.service",
     "cloud-final.service",
 )
+"""Those of all versions: 24.3 brought cloud-init-main and -network in."""
+_TARGET = "cloud-init.target"
+_GENERATOR = "/etc/systemd/system-generators/cloud-init-generator"
+"""Here a file takes the place of the package's own, which starts the target."""
 _CONFIG = "/etc/cloud/cloud.cfg"
-_LIST = re.compile(r"^datasource_list\s*:\s*(.*)$")
+_LIST = re.compile(r"^['\"]?datasource_list['\"]?\s*:\s*(.*)$")
 _CACHE = re.compile(r"manual_cache_clean\s*:\s*(true|yes|on)\b", re.IGNORECASE)
 _ITEM = re.compile(r"^\s*-\s*(.*)$")
 
@@ -143,6 +149,10 @@ def _disabled(disk: Inspection) -> Iterator[Evidence]:
         state = disk.unit(unit)
         if state in ("masked", "disabled"):
             yield Evidence(f"{unit} is {state}", f"/etc/systemd/system/{unit}")
+    if disk.unit(_TARGET) == "masked":
+        yield Evidence(f"{_TARGET} is masked", f"/etc/systemd/system/{_TARGET}")
+    if disk.masks(_GENERATOR):
+        yield Evidence("cloud-init's generator is masked", _GENERATOR)
 
 
 def _seeds(disk: Inspection) -> Iterator[Evidence]:
@@ -154,7 +164,8 @@ def _seeds(disk: Inspection) -> Iterator[Evidence]:
 
 
 def _state(disk: Inspection) -> Iterator[Evidence]:
-    for path in ("/var/lib/cloud/instance", "/var/lib/cloud/instances"):
+    for name in ("instance", "instances", "data", "sem"):
+        path = f"/var/lib/cloud/{name}"
         if disk.tree().link(path) or disk.tree().names(path):
             yield Evidence("the state of an earlier instance is left", path)
             return

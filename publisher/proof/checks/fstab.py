@@ -13,6 +13,9 @@ from publisher.proof.rules import ERROR, NOTE, WARNING, Evidence, Rule
 _ELSEWHERE = ("nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "glusterfs", "overlay")
 _VIRTUAL = ("tmpfs", "proc", "sysfs", "devtmpfs", "devpts", "cgroup2", "efivarfs", "hugetlbfs")
 
+_ALSO = {"ext4": ("ext2", "ext3"), "ext3": ("ext2",), "msdos": ("vfat",), "fat": ("vfat",)}
+"""What a driver mounts besides its own kind."""
+
 
 def _devices(disk: Inspection) -> Iterator[Evidence]:
     for mount in disk.fstab():
@@ -46,6 +49,16 @@ def _devices(disk: Inspection) -> Iterator[Evidence]:
         elif volume.files and subvolumes.mounted(volume.files, mount.options) is None:
             text = f"{place}: {volume.title} has no {subvolumes.asked(mount.options)}"
             yield Evidence(text, fstab.PATH, mount.line, severity)
+        elif volume.files and not _mounts_as(volume.files.kind, mount.kind):
+            # the kernel has mounted the root by then, by what it holds
+            severity = WARNING if mount.directory == "/" else severity
+            text = f"{place}: {volume.title} is no {mount.kind}"
+            yield Evidence(text, fstab.PATH, mount.line, severity)
+
+
+def _mounts_as(kind: str, wanted: str) -> bool:
+    """Whether a file system can be mounted as one of the kinds that fstab names."""
+    return any(name in ("auto", kind) or kind in _ALSO.get(name, ()) for name in wanted.split(","))
 
 
 RULES = (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from publisher.model import Severity
+from publisher.proof.checks import blacklists
 from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.kernel import Kernel
+from publisher.proof.inspect.tree import Tree
 from publisher.proof.rules import ERROR, WARNING, Check, Evidence, Rule
 
 _DRACUT_HOST_ONLY = "hostonly-kernel-modules.txt"
@@ -34,6 +37,8 @@ def early(*modules: str) -> Check:
                 lacking = kernel.lacking(module)
                 if lacking:
                     yield _missing(kernel, module, lacking)
+                else:
+                    yield from _refused(disk, kernel, module)
 
     return check
 
@@ -52,8 +57,25 @@ def present(*modules: str, key: str = "", severity: Severity | None = None) -> C
                         severity=severity,
                         key=key,
                     )
+                    continue
+                refused = blacklists.refusal(disk, kernel, module, early=False)
+                if refused is not None:
+                    text = f"the driver {module} is not loaded: {refused.text}"
+                    yield Evidence(text, refused.path, refused.line, severity, key)
 
     return check
+
+
+def _refused(disk: Inspection, kernel: Kernel, module: str) -> Iterator[Evidence]:
+    refused = blacklists.refusal(disk, kernel, module, early=True)
+    if refused is None:
+        return
+    if refused.early is False:
+        text = f"an initramfs that is built anew does not load the driver {module}: {refused.text}"
+        yield Evidence(text, refused.path, refused.line, WARNING)
+        return
+    text = f"the initramfs does not load the driver {module}: {refused.text}"
+    yield Evidence(text, refused.path, refused.line)
 
 
 def _missing(kernel: Kernel, module: str, lacking: list[str]) -> Evidence:
@@ -92,11 +114,9 @@ def _host_only(disk: Inspection) -> Iterator[Evidence]:
                     ", ".join(kernel.initrds),
                 )
                 break
-    for path in ("/etc/dracut.conf", *tree.glob("/etc/dracut.conf.d/*.conf")):
-        for number, line in tree.lines(path):
-            key, _, value = line.partition("=")
-            if key.strip() == "hostonly" and value.strip(" \"'") == "yes":
-                yield Evidence("dracut is told to build for one machine (hostonly)", path, number)
+    value, path, line_ = _dracut(tree, "hostonly")
+    if value == "yes":
+        yield Evidence("dracut is told to build for one machine (hostonly)", path, line_)
     modules: tuple[str, str, int] = ("", "", 0)
     places = ("/etc/initramfs-tools/initramfs.conf", *tree.glob("/etc/initramfs-tools/conf.d/*"))
     for path in places:
@@ -106,6 +126,29 @@ def _host_only(disk: Inspection) -> Iterator[Evidence]:
                 modules = (value.strip(" \"'"), path, number)
     if modules[0] in ("dep", "list", "netboot"):
         yield Evidence(f"initramfs-tools is told MODULES={modules[0]}", modules[1], modules[2])
+
+
+def _dracut(tree: Tree, key: str) -> tuple[str, str, int]:
+    """The value of dracut's setting that counts, the last one, its file and line:
+    dracut.conf(5). Its files are shell scripts."""
+    named: dict[str, str] = {}
+    for directory in ("/usr/lib/dracut/dracut.conf.d", "/etc/dracut.conf.d"):
+        named.update((p.rpartition("/")[2], p) for p in tree.glob(f"{directory}/*.conf"))
+    found = ("", "", 0)
+    for path in ("/etc/dracut.conf", *(named[name] for name in sorted(named))):
+        for number, line in tree.lines(path):
+            for word in _shell_words(line):
+                name, equals, value = word.partition("=")
+                if equals and name == key:
+                    found = (value, path, number)
+    return found
+
+
+def _shell_words(line: str) -> list[str]:
+    try:
+        return shlex.split(line.replace(";", " "), comments=True)
+    except ValueError:
+        return []
 
 
 RULES = (

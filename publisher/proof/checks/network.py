@@ -6,20 +6,25 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from publisher.proof.checks import cloud_init
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.rules import ERROR, WARNING, Evidence, Rule
 
 _MAC = re.compile(r"(?<![0-9a-fA-F:-])(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}(?![0-9a-fA-F:-])")
+_MAC_OF_SYSTEMD = re.compile(
+    r"^(?:Permanent)?MACAddress\s*=\s*(?:.*\s)?([0-9a-f]{12}|[0-9a-f]{4}(?:\.[0-9a-f]{4}){2})(?!\S)",
+    re.IGNORECASE,
+)
+"""Its other ways to write one: systemd.link(5)."""
 _CONFIGURATION = (
-    "/etc/netplan/*.yaml",
-    "/etc/netplan/*.yml",
+    *(f"{top}/netplan/*.{end}" for top in ("/etc", "/usr/lib", "/lib") for end in ("yaml", "yml")),
     "/etc/network/interfaces",
     "/etc/network/interfaces.d/*",
     "/etc/sysconfig/network-scripts/ifcfg-*",
     "/etc/sysconfig/network/ifcfg-*",
     "/etc/NetworkManager/system-connections/*",
-    "/etc/systemd/network/*.network",
-    "/etc/systemd/network/*.link",
+    *(f"/etc/systemd/network/*.{kind}" for kind in ("network", "netdev", "link")),
+    "/etc/systemd/network/*.d/*.conf",
 )
 _PERSISTENT = "/etc/udev/rules.d/*-persistent-net*.rules"
 _LEASES = (
@@ -35,35 +40,43 @@ _SERVICES = (
     "dhcpcd.service",
     "wicked.service",
     "connman.service",
-    "network.service",
 )
+"""Each is a client of its own."""
+_SCRIPTS = {"networking.service": "ifupdown", "network.service": "the service network"}
+"""Unit ▶ what asks for addresses with one of the clients."""
 _CLIENTS = ("dhclient", "dhcpcd", "udhcpc", "pump")
-"""What ifupdown and scripts ask for an address with."""
 
 
 def _client(disk: Inspection) -> Iterator[Evidence]:
-    tree = disk.tree()
+    if any(disk.unit(name) == "enabled" for name in _SERVICES):
+        return
+    borrower = next((name for name in _SCRIPTS if disk.unit(name) == "enabled"), "")
     if any(disk.program(name) for name in _CLIENTS):
         return
-    if any(disk.unit(name) in ("enabled", "disabled") for name in _SERVICES):
-        # a disabled one is started by netplan's or cloud-init's generator
-        masked = [name for name in _SERVICES if disk.unit(name) == "masked"]
-        if not masked:
-            return
-    path = "/usr/lib/systemd/systemd-networkd"
-    if tree.exists(path) and disk.unit("systemd-networkd.service") != "masked":
+    if borrower:
+        clients = f"{', '.join(_CLIENTS[:-1])} nor {_CLIENTS[-1]}"
+        text = f"{_SCRIPTS[borrower]} sets the network up, and neither {clients} is installed"
+        yield Evidence(text, "/etc/network/interfaces" if borrower == "networking.service" else "")
         return
-    yield Evidence("neither systemd-networkd, NetworkManager, dhclient nor dhcpcd is usable")
+    idle = [name for name in _SERVICES if disk.unit(name) == "disabled"]
+    if not idle:
+        yield Evidence("neither systemd-networkd, NetworkManager, dhclient nor dhcpcd is usable")
+    elif not disk.program("netplan") and cloud_init.version(disk) is None:
+        # these two start a service that is not enabled
+        yield Evidence(f"{idle[0]} is installed and not enabled, and nothing starts it")
 
 
 def _macs(disk: Inspection) -> Iterator[Evidence]:
     tree = disk.tree()
-    for pattern in _CONFIGURATION:
-        for path in tree.glob(pattern):
-            for number, line in tree.lines(path):
-                found = _MAC.search(line)
-                if found and found[0] not in ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"):
-                    yield Evidence(f"the card with the address {found[0]} is meant", path, number)
+    # /lib is /usr/lib on most systems
+    paths = {place.path for p in _CONFIGURATION for x in tree.glob(p) if (place := tree.find(x))}
+    for path in sorted(paths):
+        for number, line in tree.lines(path):
+            found = _MAC.search(line)
+            other = _MAC_OF_SYSTEMD.match(line) if "/systemd/" in path else None
+            address = found[0] if found else other[1] if other else ""
+            if address and address not in ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"):
+                yield Evidence(f"the card with the address {address} is meant", path, number)
 
 
 def _persistent(disk: Inspection) -> Iterator[Evidence]:
@@ -131,7 +144,8 @@ RULES = (
         "Something in the image can ask for an address by DHCP",
         "All clouds give addresses by DHCP; without a client there is no network.",
         "https://docs.cloud-init.io/en/latest/reference/network-config.html#fallback-network-configuration",
-        "install systemd-networkd, NetworkManager, dhcpcd or isc-dhcp-client",
+        "install and enable systemd-networkd or NetworkManager, or install dhcpcd-base or "
+        "isc-dhcp-client for ifupdown",
         _client,
     ),
     Rule(

@@ -5,23 +5,25 @@ The list of places follows virt-sysprep's operations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
+from publisher.proof.checks import ssh
 from publisher.proof.inspect.inspection import Inspection
+from publisher.proof.inspect.tree import Tree
 from publisher.proof.rules import ERROR, WARNING, Evidence, Rule
+from publisher.proof.secrets.leftovers import HISTORIES, LOGINS, homes
 
-_HISTORIES = (
-    ".bash_history",
-    ".sh_history",
-    ".zsh_history",
-    ".python_history",
-    ".mysql_history",
-    ".psql_history",
-    ".lesshst",
-    ".viminfo",
+_CREDENTIALS = (
+    *(".aws/credentials", ".azure/accessTokens.json", ".config/gcloud/legacy_credentials"),
+    *LOGINS,
 )
 _PRIVATE = (b"-----BEGIN ", b"PRIVATE KEY-----")
-_LOCKED = ("!", "*", "x")
+_PUTTY = b"PuTTY-User-Key-File-"
+_HASH = re.compile(r"\$.+|_[./0-9A-Za-z]{19}|[./0-9A-Za-z]{13}")
+"""What crypt(5) makes: by $method$, of BSD, and of DES. Nobody has a password whose hash
+is anything else."""
+_KEY_FILES = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 
 
 def _machine_id(disk: Inspection) -> Iterator[Evidence]:
@@ -46,43 +48,66 @@ def _random_seed(disk: Inspection) -> Iterator[Evidence]:
 
 
 def _authorized_keys(disk: Inspection) -> Iterator[Evidence]:
-    for home in disk.homes():
-        for path in (f"{home}/.ssh/authorized_keys", f"{home}/.ssh/authorized_keys2"):
-            for number, line in disk.tree().lines(path):
-                owner = line.split()[-1][:80]
-                yield Evidence(f"a key may log in ({owner})", path, number)
+    for path in _key_files(disk.tree()):
+        for number, line in disk.tree().lines(path):
+            owner = line.split()[-1][:80]
+            yield Evidence(f"a key may log in ({owner})", path, number)
+
+
+def _key_files(tree: Tree) -> list[str]:
+    """Where sshd looks for keys: in its default places, and where it is told to."""
+    told = ssh.settings(tree).get("authorizedkeysfile")
+    found: dict[str, None] = {}
+    for pattern in (*_KEY_FILES, *(told.value.split() if told else ())):
+        named = re.sub("%[uU]", "*", pattern).replace("%%", "%")
+        below = "" if named.startswith(("/", "%h")) else "%h/"
+        for home in homes(tree) if "%h" in below + named else [""]:
+            found.update(dict.fromkeys(tree.glob((below + named).replace("%h", home))))
+    return list(found)
 
 
 def _private_keys(disk: Inspection) -> Iterator[Evidence]:
     tree = disk.tree()
-    for home in disk.homes():
+    for home in homes(tree):
         for path in tree.glob(f"{home}/.ssh/*"):
             if tree.is_file(path):
-                head = tree.read(path, 100)
-                if head.startswith(_PRIVATE[0]) and _PRIVATE[1] in head:
+                head = tree.read(path, 100).lstrip()
+                pem = head.startswith(_PRIVATE[0]) and _PRIVATE[1] in head
+                if pem or head.startswith(_PUTTY):
                     yield Evidence("a private key", path, 1)
 
 
 def _passwords(disk: Inspection) -> Iterator[Evidence]:
-    for number, line in disk.tree().lines("/etc/shadow"):
-        user, _, rest = line.partition(":")
-        field = rest.partition(":")[0]
-        if not field:
-            yield Evidence(f"{user} needs no password", "/etc/shadow", number)
-        elif field.lstrip("!").startswith("$") or not field.startswith(_LOCKED):
-            locked = field.startswith("!")
-            state = "a locked password" if locked else "a password"
-            yield Evidence(
-                f"{user} has {state}", "/etc/shadow", number, WARNING if locked else None
-            )
+    for path in ("/etc/shadow", "/etc/passwd", "/etc/shadow-", "/etc/passwd-"):
+        for number, line in disk.tree().lines(path):
+            user, colon, rest = line.partition(":")
+            field = rest.partition(":")[0]
+            bare = field.lstrip("!*")
+            past = path.endswith("-")
+            if colon and not field and not past:
+                yield Evidence(f"{user} needs no password", path, number)
+            elif _HASH.fullmatch(bare):
+                locked = "a locked password" if bare != field else ""
+                state = "had a password" if past else f"has {locked or 'a password'}"
+                severity = WARNING if locked or past else None
+                yield Evidence(f"{user} {state}", path, number, severity)
+
+
+def _credentials(disk: Inspection) -> Iterator[Evidence]:
+    yield from _left(disk.tree(), _CREDENTIALS, "credentials for a cloud are left")
 
 
 def _histories(disk: Inspection) -> Iterator[Evidence]:
-    for home in disk.homes():
-        for name in _HISTORIES:
-            place = disk.tree().find(f"{home}/{name}")
-            if place is not None and place.node.is_file and place.node.size:
-                yield Evidence("what somebody typed is left", f"{home}/{name}")
+    yield from _left(disk.tree(), HISTORIES, "what somebody typed is left")
+
+
+def _left(tree: Tree, names: Sequence[str], text: str) -> Iterator[Evidence]:
+    """Files that are not empty and directories in which anything is."""
+    for home in homes(tree):
+        for path in (f"{home}/{name}" for name in names):
+            place = tree.find(path)
+            if place is not None and (tree.names(path) if place.node.is_dir else place.node.size):
+                yield Evidence(text, path)
 
 
 _SYSPREP = "https://libguestfs.org/virt-sysprep.1.html#operations"
@@ -140,6 +165,15 @@ RULES = (
         _SYSPREP,
         "lock it: passwd --lock USER, or write * as the second field of its line",
         _passwords,
+    ),
+    Rule(
+        "traces.cloud-credentials",
+        ERROR,
+        "No credentials for a cloud lie in a home directory",
+        "Everybody who may start the image can act in the account that they are for.",
+        _SYSPREP,
+        "remove the file, and revoke what is in it: it is known now",
+        _credentials,
     ),
     Rule(
         "traces.history",

@@ -10,7 +10,11 @@ from publisher.proof.inspect.budget import Unreadable
 from publisher.proof.inspect.volume import Volume
 
 _NAMED = re.compile(r"/dev/(sd|vd|xvd|hd|nvme|mmcblk)")
-_BUILDERS = re.compile(r"/dev/(mapper/)?(loop|nbd)\d")
+_BUILDERS = re.compile(
+    r"/dev/(mapper/)?(loop|nbd)\d|/dev/disk/by-path/"
+    r"|/dev/disk/by-id/(ata|mmc|nvme|scsi|usb|virtio|wwn)-(?!.*(amazon|google|msft))",
+    re.IGNORECASE,
+)
 
 
 def named(name: str, volumes: Sequence[Volume]) -> Volume | None:
@@ -48,6 +52,7 @@ def names_a_bus(device: str) -> bool:
 
 
 def names_a_builder(device: str) -> bool:
-    """Whether a device is one by which a tool reached the disk file it wrote to: what
-    grub-mkconfig names in a chroot where udev made no /dev/disk/by-uuid."""
+    """Whether a device is one by which a tool reached the disk file it wrote to (what
+    grub-mkconfig names in a chroot where udev made no /dev/disk/by-uuid), or by the
+    slot or the serial number that the disk had."""
     return bool(_BUILDERS.match(device))

@@ -23,7 +23,8 @@ _RESCUE = re.compile(r"\b(single|recovery|rescue|emergency)\b")
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One thing to boot, written at a line (0: no text) of the file `path`. `kernel`
-    and `initrds` are paths as the boot loader sees them."""
+    and `initrds` are paths as the boot loader sees them; `name` is that by which the
+    loader chooses it, `version` what it says of its kernel."""
 
     path: str
     line: int
@@ -32,6 +33,7 @@ class Entry:
     initrds: tuple[str, ...]
     arguments: tuple[str, ...]
     name: str = ""
+    version: str = ""
 
     @property
     def rescue(self) -> bool:
@@ -87,7 +89,7 @@ def read_boot(tree: Tree, esp: Tree | None, budget: Budget, esp_path: str = "/bo
             bls = list(_loader_entries(tree, "/boot/loader/entries", "", grub.variables, allowed))
             files += [entry.path for entry in bls]
             grub.entries[:0] = bls
-            default += bls[:1]
+            default += grub.chosen(bls)
         else:
             default += grub.default()
         entries += grub.entries
@@ -227,6 +229,13 @@ class _Grub:
             self._allowed.reference()
             self.references.append(Reference(self._path, number, what, value))
 
+    def chosen(self, listed: Sequence[Entry]) -> list[Entry]:
+        """Of the entries that blscfg lists, the one that `set default` names, else the
+        newest."""
+        wanted = self._wanted.partition(">")[0]
+        named = [e for n, e in enumerate(listed) if wanted in (str(n), e.title, e.name)]
+        return (named or list(listed))[:1]
+
     def default(self) -> list[Entry]:
         """The entry that `set default` names, else the first one."""
         wanted = self._wanted.partition(">")[0]
@@ -266,6 +275,8 @@ def _loader_entries(
                 (fields.get("linux") or fields["efi"])[0],
                 allowed.initrds(initrds),
                 tuple(" ".join(options).split()),
+                path.rpartition("/")[2].removesuffix(".conf"),
+                fields.get("version", [""])[0],
             )
 
 
@@ -317,4 +328,5 @@ def _unified(esp: Tree, path: str, shown: str) -> Entry | None:
     }
     arguments = tuple(text.get(".cmdline", "").split())
     title = path.rpartition("/")[2]
-    return Entry(shown + path, 0, title, path, (), arguments, text.get(".uname", ""))
+    version = text.get(".uname", "")
+    return Entry(shown + path, 0, title, path, (), arguments, version=version)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -18,7 +17,7 @@ from publisher.proof.inspect.filesystem import FileSystem
 from publisher.proof.inspect.fstab import Mount, read_fstab
 from publisher.proof.inspect.kernel import Kernel
 from publisher.proof.inspect.once import once
-from publisher.proof.inspect.partitions import ESP, MBR_ESP, Table, read_table
+from publisher.proof.inspect.partitions import ESP, MBR_ESP, XBOOTLDR, Table, read_table
 from publisher.proof.inspect.pe import Program, program, sections
 from publisher.proof.inspect.storage import Storage
 from publisher.proof.inspect.subvolumes import Shown
@@ -138,9 +137,23 @@ class Inspection:
 
     def _mounted(self, root: Volume, files: FileSystem) -> Tree:
         tree = Tree(files, self.budget)
-        for directory, _, shown, fault in self._mounts(root, files):
+        taken: dict[str, Volume] = {}
+        for directory, volume, shown, fault in self._mounts(root, files):
             tree.mount(directory, Mounted(shown, fault))
+            taken[directory] = volume
+        for directory, found in self._by_type():
+            free = directory not in taken and found not in taken.values()
+            if free and (directory == ESP_PATH or not tree.names(directory)):
+                tree.mount(directory, Mounted(found.files))
         return tree
+
+    def _by_type(self) -> Iterator[tuple[str, Volume]]:
+        """What systemd mounts by the type of its partition where fstab is silent
+        (systemd-gpt-auto-generator(8)), and boot loaders read anyway."""
+        extended = (v for v in self.volumes() if v.partition and v.partition.kind == XBOOTLDR)
+        for directory, volume in (("/boot", next(extended, None)), (ESP_PATH, self.esp_volume())):
+            if volume is not None and volume.files is not None:
+                yield directory, volume
 
     @once
     def _own_mounts(self) -> tuple[_Shows, ...]:
@@ -296,21 +309,22 @@ class Inspection:
             return None
         place = tree.find(path)
         name = (place.path if place else path).rpartition("/")[2]
-        version = next(
-            (v for v in tree.names("/lib/modules") if name.endswith(v)),
-            name.partition("-")[2] or _banner(tree.read(path, 64 * 1024)),
-        )
+        known = tree.names("/lib/modules")
+        version = next((v for v in known if name.endswith(v)), "")
+        if not version and entry.version in known:
+            version = entry.version
+        version = version or name.partition("-")[2] or _banner(tree.read(path, 64 * 1024))
         initrds = tuple(found for i in entry.initrds if (found := self.boot_file(i)))
         return self._kernel(version, path, initrds)
 
     def _unified(self, entry: boot_entries.Entry) -> Kernel | None:
         """The kernel of a unified image, whose initramfs is one of its sections."""
         esp = self.esp()
-        if not entry.name or esp is None:
+        if not entry.version or esp is None:
             return None
         held = sections(esp, entry.kernel)
         if ".initrd" not in held:
-            return self._kernel(entry.name, entry.path, ())
+            return self._kernel(entry.version, entry.path, ())
         initrd = held[".initrd"]
 
         def pieces(_: str) -> Iterator[bytes]:
@@ -321,7 +335,7 @@ class Inspection:
                 if left <= 0:
                     return
 
-        return Kernel(self.tree(), self.budget, entry.name, entry.path, (entry.path,), pieces)
+        return Kernel(self.tree(), self.budget, entry.version, entry.path, (entry.path,), pieces)
 
     def _kernel(self, version: str, image: str, initrds: tuple[str, ...]) -> Kernel:
         tree = self.tree()
@@ -342,24 +356,25 @@ class Inspection:
     def unit(self, name: str) -> str:
         """What systemd does with a unit: "enabled", "disabled", "masked" or "absent"."""
         tree = self.tree()
-        if tree.link(f"/etc/systemd/system/{name}") == "/dev/null":
-            return "masked"
         roots = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-        if not any(tree.exists(f"{root}/{name}") for root in roots):
+        masked = next((m for r in roots if (m := self.masks(f"{r}/{name}")) is not None), None)
+        if masked is None:
             return "absent"
+        if masked:
+            return "masked"
         for root in roots:
             for kind in ("wants", "requires"):
                 if tree.glob(f"{root}/*.{kind}/{name}"):
                     return "enabled"
         return "disabled"
 
-    def homes(self) -> Iterator[str]:
-        """The home directories of people and of root."""
-        yield "/root"
-        for name in self.tree().names("/home"):
-            place = self.tree().find(f"/home/{name}")
-            if place is not None and stat.S_ISDIR(place.node.mode):
-                yield f"/home/{name}"
+    def masks(self, path: str) -> bool | None:
+        """Whether what systemd finds at a path is a mask: a link to /dev/null, or an
+        empty file. None where nothing is."""
+        if self.tree().link(path).endswith("/dev/null"):
+            return True
+        place = self.tree().find(path)
+        return None if place is None else place.node.is_file and not place.node.size
 
 
 def _banner(head: bytes) -> str:

@@ -20,6 +20,7 @@ Scheme: TypeAlias = Literal["gpt", "mbr", "none"]
 BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
 PREP = "9e1a2d38-c612-4316-aa26-8b49521e5a8b"
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+XBOOTLDR = "bc13c2ff-59e6-4262-a352-b275fd6f7172"
 SWAP = "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f"
 MBR_ESP, MBR_SWAP = "0xef", "0x82"
 _EXTENDED = (0x05, 0x0F, 0x85)

@@ -77,6 +77,11 @@ class Tree:
             if not place.node.is_dir:
                 return None
             number = self._lookup(place, part)
+            path = f"{place.path}/{part}"
+            if number is None and path in self._mounts:
+                # systemd makes the directory when it mounts something there
+                here.append(self._enter(path, place.files, place.node))
+                continue
             if number is None:
                 return None
             node = place.files.node(number)
@@ -92,7 +97,7 @@ class Tree:
                 if target.startswith("/"):
                     del here[1:]
                 continue
-            here.append(self._enter(f"{place.path}/{part}", place.files, node))
+            here.append(self._enter(path, place.files, node))
         last = here[-1]
         return last if last.path else Place("/", last.files, last.node)
 
@@ -156,10 +161,17 @@ class Tree:
             found = [
                 f"{path}/{name}"
                 for path in found
-                for name in fnmatch.filter(self.names(path or "/"), part)
+                for name in self._fitting(path or "/", part)
                 if not name.startswith(".") or part.startswith(".")
             ]
         return [path for path in found if self.find(path, follow=False) is not None]
+
+    def _fitting(self, path: str, pattern: str) -> list[str]:
+        names = self.names(path)
+        place = self.find(path)
+        if place is None or not place.files.folds_case:
+            return fnmatch.filter(names, pattern)
+        return [name for name in names if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
 
     def walk(self, top: str) -> Iterator[Place]:
         """All below a directory, without following links; each directory once, even if

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publisher.model import Disk, Spec
+from publisher.proof.abilities import looked_at
 from publisher.proof.guest import Guest, Look
 from publisher.proof.rehearse import autopsy, capacity, causes, judge, props
 from publisher.proof.rehearse.boot import Order, Seen, boot
@@ -37,7 +38,7 @@ def rehearse_one(
     """Boot the disk, on overlays in `scratch`, as the guest's looks; the consoles
     of a failure (with `keep` all) stay in `logs`. Raises HostError and Cancelled."""
     started = task.clock.monotonic()
-    looks = guest.looks(spec)
+    looks = guest.looks(looked_at(spec, guest, disk, task))
     with vanishing(scratch, f"{guest.name}-") as directory:
         booted = _order_of_boots(looks, again=settings.second_boot)
         beside = min(len(booted), capacity.PAIR, capacity.machines())
