@@ -122,6 +122,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_what_is_not_joined_soon_is_left_to_nobody(
     frozen: Path, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,6 +173,7 @@ def test_an_architecture_without_a_row_is_refused_by_name() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("mformat"), reason="mtools are missing")
+@pytest.mark.long
 def test_the_same_installation_makes_the_same_files_at_any_time(tmp_path: Path) -> None:
     root = tmp_path / "root"
     signed = root / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"

@@ -65,6 +65,7 @@ def test_a_directory_that_is_missing_fails_before_the_script(
     assert "ran" not in said
 
 
+@pytest.mark.long
 def test_a_time_limit_ends_the_script_with_its_children(guest: LocalGuest, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     text = f"sh -c 'echo $$ > {pid}; trap \"\" TERM; sleep 60; sleep 60' & echo waiting; wait"

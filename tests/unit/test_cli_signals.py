@@ -16,6 +16,8 @@ import pytest
 
 from tests.unit.pipeline_fakes import GOOD
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys, time

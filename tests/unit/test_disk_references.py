@@ -218,6 +218,7 @@ def test_what_qemu_img_calls_by_another_name_is_told_by_its_format(tmp_path: Pat
         assert foreign.opening(path, lambda: None)[0] == ["-f", kind, str(path)]
 
 
+@pytest.mark.long
 def test_no_change_of_a_header_breaks_the_search_for_names(tmp_path: Path) -> None:
     """Whatever the bytes are, it ends soon, with names or a PublishError."""
     draw = random.Random(1)

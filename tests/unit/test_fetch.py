@@ -266,6 +266,7 @@ def test_cancelling_does_not_wait_for_a_silent_server(files: Files, world: World
     assert ranges(files)[1], "what had come was kept"
 
 
+@pytest.mark.long
 def test_silence_is_a_failure_that_is_retried(
     files: Files, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

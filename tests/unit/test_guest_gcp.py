@@ -114,6 +114,7 @@ def test_a_wait_ends_at_once_when_the_etag_is_another_one(guest: Guest) -> None:
     assert response.headers["ETag"] == etag
 
 
+@pytest.mark.long
 def test_a_wait_ends_with_its_time(guest: Guest) -> None:
     etag = get(guest, "instance/").headers["ETag"]
     started = time.monotonic()

@@ -317,6 +317,7 @@ def test_files_that_grub_names_by_the_top_level_subvolume_are_found(image: Image
     assert kernel.driver("btrfs") == "initramfs"
 
 
+@pytest.mark.long
 def test_boot_may_be_a_file_system_of_its_own_with_entries(tmp_path: Path) -> None:
     """As Fedora has it: the entries of /boot, which is ext4."""
     other = "0b9a6a5c-0000-4000-8000-000000000001"

@@ -117,6 +117,7 @@ def test_fat_is_read_with_long_and_short_names(tmp_path: Path) -> None:
         assert tree.names("/EFI") == ["A rather long name.conf", "BOOT"]
 
 
+@pytest.mark.long
 def test_partitions_are_those_that_sfdisk_sees(tmp_path: Path) -> None:
     script = {
         "gpt": "label: gpt\nsize=1M, type=U\nsize=2M, name=root, uuid=" + world.ROOT_UUID + "\n",

@@ -21,6 +21,8 @@ from publisher.vm import keys, process
 from publisher.vm.accelerator import decide
 from tests.unit.test_vm_machine import FAKE
 
+pytestmark = pytest.mark.long
+
 TCG = decide("x86_64", native=True, device="none", guest="", cpus=2)
 # What the guest does besides: prints, asks for files as a guest would, ends.
 GUEST = (

@@ -384,6 +384,7 @@ def test_a_disk_without_an_installation_is_one_gap(tmp_path: Path) -> None:
 # -- documents
 
 
+@pytest.mark.long
 def test_cyclonedx_is_valid_by_its_official_schema(debian: Inventory) -> None:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
@@ -396,6 +397,7 @@ def test_cyclonedx_is_valid_by_its_official_schema(debian: Inventory) -> None:
     assert bom["compositions"][0]["aggregate"] == "complete"
 
 
+@pytest.mark.long
 def test_spdx_is_valid_by_the_official_tools(debian: Inventory) -> None:
     from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
     from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document

@@ -116,6 +116,7 @@ def report(path: Path, *ignore: Ignore) -> Report:
     return examine(RawFile(path, budget), CLOUDS, ignore, budget)
 
 
+@pytest.mark.long
 def test_a_report_is_valid_sarif(publish: Command, broken: Path, tmp_path: Path) -> None:
     import jsonschema
 
@@ -207,6 +208,7 @@ def test_a_huge_sparse_disk_is_read_where_it_has_something(tmp_path: Path, disk:
     ], "its backup is not at the end"
 
 
+@pytest.mark.long
 def test_a_bomb_of_an_initramfs_is_an_error_and_no_other_rule_suffers(tmp_path: Path) -> None:
     import gzip
 

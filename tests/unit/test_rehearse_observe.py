@@ -108,6 +108,7 @@ def test_a_systemd_that_waits_is_asked_once(tmp_path: Path) -> None:
     assert asked.read_text() == "is-system-running --wait\n"
 
 
+@pytest.mark.long
 def test_a_systemd_that_never_settles_is_not_waited_for_twice(tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     script = f"""[ "$1" = is-system-running ] || exit; echo "$*" >> {asked}

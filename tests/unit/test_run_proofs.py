@@ -305,6 +305,7 @@ def test_no_disk_is_built_anew_to_prove_more_of_it(
     assert len(world.rehearsed) == 1
 
 
+@pytest.mark.long
 def test_a_killed_run_leaves_no_overlays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def rehearse(*_: object, scratch: Path, **__: object) -> None:
         (scratch / "overlay.qcow2").write_text("x")

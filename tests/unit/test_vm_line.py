@@ -24,6 +24,8 @@ from publisher.vm.machine import Machine
 from publisher.vm.process import Completed
 from publisher.vm.shell import Shell
 
+pytestmark = pytest.mark.long
+
 SHELLS = [["dash"], ["bash", "--posix"]]
 
 

@@ -24,6 +24,8 @@ from publisher.vm.names import answer
 from publisher.vm.namespace import PrivateNetwork
 from publisher.vm.vanishing import vanishing
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 

@@ -106,6 +106,7 @@ def test_a_check_that_raises_ends_a_silent_child(task: Task) -> None:
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.long
 def test_a_daemon_that_keeps_the_pipe_open_does_not_hold_us_up(task: Task) -> None:
     started = time.monotonic()
     done = process.run(["sh", "-c", "echo said; sleep 30 & exit 0"], task)
