@@ -250,7 +250,6 @@ BROKEN: tuple[Broken, ...] = (
         "claims.firmware",
         "does not boot by UEFI: the EFI system partition has no EFI/BOOT/BOOTX64.EFI",
         "/boot/efi/EFI/debian/grubx64.efi",
-        also=("gcp.features",),
     ),
     Broken(
         "shim without GRUB",
@@ -259,7 +258,7 @@ BROKEN: tuple[Broken, ...] = (
         "wants EFI/BOOT/grubx64.efi",
         "/boot/efi/EFI/BOOT/BOOTX64.EFI",
         AZURE,
-        also=("azure.generation", "azure.trusted-launch"),
+        also=("azure.generation",),
     ),
     Broken(
         "a loader of another architecture",
@@ -267,7 +266,6 @@ BROKEN: tuple[Broken, ...] = (
         "claims.firmware",
         "the loader is for aarch64, not x86_64",
         "/boot/efi/EFI/BOOT/BOOTX64.EFI",
-        also=("gcp.features",),
     ),
     Broken(
         "an ESP without a file system",
@@ -281,7 +279,6 @@ BROKEN: tuple[Broken, ...] = (
         esp_of_another_type,
         "claims.firmware",
         "there is no EFI system partition",
-        also=("gcp.features",),
     ),
     Broken(
         "no boot code for BIOS",
@@ -429,6 +426,7 @@ BROKEN: tuple[Broken, ...] = (
         "has no driver ena",
         "/lib/modules/",
         AWS,
+        warns=True,
     ),
     Broken(
         "fstab naming a missing device",
