@@ -80,7 +80,7 @@ class Instance(Noun):
     user: str
     public_key: str
     user_data: str = ""
-    address: str = "10.0.2.15"
+    address: str = "10.77.0.15"
 
 
 ReportKind: TypeAlias = Literal[

@@ -500,6 +500,37 @@ BROKEN: list[tuple[str, Change, Severity, str, str]] = [
         "for good",
         "/etc/udev/rules.d/70-persistent-net.rules:1",
     ),
+    *(
+        (
+            "network.address",
+            write(path, text),
+            WARNING,
+            "a card has the address 10.0.2.15",
+            f"{path}:{line}",
+        )
+        for path, text, line in (
+            (
+                "/etc/netplan/01.yaml",
+                "network:\n  ethernets:\n    ens3:\n      nameservers:\n"
+                "        addresses: [9.9.9.9]\n      addresses: [10.0.2.15/24]\n",
+                6,
+            ),
+            ("/etc/netplan/01.yaml", "addresses:\n  - '10.0.2.15/24'\n", 2),
+            (
+                "/etc/network/interfaces",
+                "iface br0 inet static\n address 10.1.1.1\niface ens3 inet static\n"
+                " address 10.0.2.15\n",
+                4,
+            ),
+            ("/etc/systemd/network/1.network", "[Match]\nName=en*\nAddress=10.0.2.15/24\n", 3),
+            ("/etc/sysconfig/network-scripts/ifcfg-eth0", "DEVICE=eth0\nIPADDR=10.0.2.15\n", 2),
+            (
+                "/etc/NetworkManager/system-connections/a",
+                "[ipv4]\naddress1=10.0.2.15/24,10.0.2.2\n",
+                2,
+            ),
+        )
+    ),
     (
         "network.leases",
         write("/var/lib/dhcp/dhclient.leases", "lease {}"),

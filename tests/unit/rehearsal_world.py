@@ -57,7 +57,7 @@ def facts(**changed: Any) -> Facts:
         "root_size": 4 * GIB - 2**28,
         "filesystem": 4 * GIB - 2**29,
         "hostname": "rehearsal-1",
-        "address": "ens2 10.0.2.15/24",
+        "address": "ens2 10.77.0.15/24",
         "cmdline": "root=UUID=1 console=ttyS0",
         "consoles": ("tty0", "ttyS0"),
         "system": "running",

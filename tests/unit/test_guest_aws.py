@@ -135,8 +135,8 @@ def test_older_versions_know_less(guest: Guest) -> None:
 
 def test_the_card_and_its_address_are_those_of_the_machine(guest: Guest) -> None:
     card = f"/latest/meta-data/network/interfaces/macs/{guest.service.mac}"
-    assert read(guest, f"{card}/local-ipv4s") == "10.0.2.15"
-    assert read(guest, f"{card}/subnet-ipv4-cidr-block") == "10.0.2.0/24"
+    assert read(guest, f"{card}/local-ipv4s") == "10.77.0.15"
+    assert read(guest, f"{card}/subnet-ipv4-cidr-block") == "10.77.0.0/24"
     assert read(guest, f"{card}/device-number") == "0"
 
 

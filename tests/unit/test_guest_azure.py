@@ -71,7 +71,7 @@ def test_the_instance_is_told_as_the_owner_ordered_it(imds: Guest) -> None:
     assert compute["publicKeys"][0]["keyData"].strip() == KEY
     [card] = told["network"]["interface"]
     assert card["macAddress"] == imds.service.mac.replace(":", "").upper()
-    assert card["ipv4"]["ipAddress"][0]["privateIpAddress"] == "10.0.2.15"
+    assert card["ipv4"]["ipAddress"][0]["privateIpAddress"] == "10.77.0.15"
     assert imds.kinds() == {"key"}
 
 

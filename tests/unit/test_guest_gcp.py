@@ -58,7 +58,7 @@ def test_values_are_text(guest: Guest) -> None:
     assert get(guest, "instance/name").text == "rehearsal"
     assert get(guest, "instance/zone").text == "projects/123456789012/zones/us-central1-a"
     assert get(guest, "instance/network-interfaces/0/mac").text == guest.service.mac
-    assert get(guest, "instance/network-interfaces/0/ip").text == "10.0.2.15"
+    assert get(guest, "instance/network-interfaces/0/ip").text == "10.77.0.15"
     assert get(guest, "project/project-id").text == "rehearsal-project"
 
 

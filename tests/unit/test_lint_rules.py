@@ -472,6 +472,27 @@ def test_one_file_under_both_names_is_told_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (
+            "/etc/netplan/1.yaml",
+            "nameservers:\n  addresses: [1.1.1.1]\nroutes: [{via: 10.0.0.1}]\n",
+        ),
+        ("/etc/network/interfaces", "iface lo inet loopback\n address 127.0.0.2\n"),
+        ("/etc/network/interfaces", "iface br0 inet static\n address 10.0.2.15\n"),
+        ("/etc/systemd/network/1.network", "[Match]\nName=wg0\n[Network]\nAddress=10.9.0.1/24\n"),
+        (
+            "/etc/systemd/network/1.network",
+            "[Match]\nName=en*\n[Network]\nDHCP=yes\nDNS=10.0.0.2\n",
+        ),
+        ("/etc/sysconfig/network-scripts/ifcfg-lo", "DEVICE=lo\nIPADDR=127.0.0.1\n"),
+    ],
+)
+def test_what_is_no_cards_own_address(path: str, text: str) -> None:
+    assert world.found(RULES["network.address"], World({**good(), path: text.encode()})) == []
+
+
+@pytest.mark.parametrize(
     ("content", "more"),
     [
         (b"", {}),

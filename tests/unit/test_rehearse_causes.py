@@ -115,6 +115,10 @@ def test_who_tells_cloud_init_its_datasource_is_named(
             "bound to the card 52:54:00:12:34:56 in /etc/udev/rules.d/70-persistent-net.rules",
         ),
         (
+            {**SOUND, "/etc/systemd/network/1.network": "Name=en*\nAddress=10.0.2.15/24\n"},
+            "the address 10.0.2.15 for good (/etc/systemd/network/1.network, line 2)",
+        ),
+        (
             {**SOUND, "/etc/cloud/cloud.cfg.d/99.cfg": "network: {config: disabled}\n"},
             "no network card is configured",
         ),

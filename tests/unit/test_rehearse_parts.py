@@ -10,6 +10,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from publisher.rehearsal import Check, Rehearse
 from publisher.task import Task, detached
 from publisher.vm import cgroup, process, relay
 from publisher.vm.board import Board
+from publisher.vm.namespace import PrivateNetwork
+from publisher.vm.network import HOST
 from publisher.vm.process import Completed
 from publisher.vm.restricted import RestrictedNetwork
 from publisher.vm.shell import Shell
@@ -399,3 +402,9 @@ def test_a_containers_share_bounds_the_machines(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cgroup, "processors", lambda: 2)
     assert capacity.machines() == 2
     assert capacity.processors(1) == 2
+
+
+def test_an_address_of_the_builders_network_does_not_do_in_a_rehearsals() -> None:
+    net = ip_network(PrivateNetwork.netdev.partition("net=")[2])
+    assert ip_address(PrivateNetwork.address) in net
+    assert ip_address(HOST.address) not in net

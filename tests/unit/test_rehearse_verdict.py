@@ -143,6 +143,13 @@ def test_an_agent_that_does_not_report_fails(
     assert evidence in made["ready"].evidence
 
 
+def test_an_address_that_dhcp_did_not_give_is_not_called_so(tmp_path: Path) -> None:
+    for address, by_dhcp in (("ens2 10.77.0.15/24", True), ("ens2 10.77.0.150/24", False)):
+        made = lines(claims(seen(tmp_path, known=facts(address=address), reports=[READY]), SIZE))
+        assert made["network"].status is Status.PROVED
+        assert ("by DHCP" in made["network"].evidence) is by_dhcp
+
+
 def test_a_logical_volume_is_nobodys_to_grow(tmp_path: Path) -> None:
     on_volume = facts(root="/dev/mapper/rootvg-rootlv", root_end=0, filesystem=SIZE - 1)
     made = lines(claims(seen(tmp_path, known=on_volume, reports=[READY]), SIZE))

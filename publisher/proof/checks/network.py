@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from publisher.proof.checks import cloud_init
 from publisher.proof.inspect.inspection import Inspection
@@ -77,6 +78,57 @@ def _macs(disk: Inspection) -> Iterator[Evidence]:
             address = found[0] if found else other[1] if other else ""
             if address and address not in ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"):
                 yield Evidence(f"the card with the address {address} is meant", path, number)
+
+
+class Files(Protocol):
+    def glob(self, pattern: str) -> Sequence[str]: ...
+
+    def text(self, path: str) -> str: ...
+
+
+_FIXED = (
+    # only those of cards have the length of a network behind them
+    (
+        r"^\s*(?:-\s*|addresses\s*:\s*\[\s*)[\"']?(\d+(?:\.\d+){3}/\d+)",
+        *(f"{top}/netplan/*.{end}" for top in ("/etc", "/usr/lib") for end in ("yaml", "yml")),
+    ),
+    (
+        r"^\s*address\s+(\d+(?:\.\d+){3})\b",
+        "/etc/network/interfaces",
+        "/etc/network/interfaces.d/*",
+    ),
+    (r"^\s*Address\s*=\s*(\d+(?:\.\d+){3})\b", "/etc/systemd/network/*.network"),
+    (
+        r"^\s*IPADDR\d*\s*=\s*[\"']?(\d+(?:\.\d+){3})\b",
+        "/etc/sysconfig/network-scripts/ifcfg-*",
+        "/etc/sysconfig/network/ifcfg-*",
+    ),
+    (
+        r"^\s*address(?:es)?\d*\s*=\s*(\d+(?:\.\d+){3})\b",
+        "/etc/NetworkManager/system-connections/*",
+    ),
+)
+"""How an address of IPv4 is written, and where."""
+_CARD = re.compile(r"\s*(?:iface\s+|(?:Name|interface-name|DEVICE)\s*=\s*[\"']?)([^\s\"']+)")
+
+
+def fixed_addresses(files: Files) -> Iterator[tuple[str, int, str]]:
+    """Path, line and address of what a card gets without asking for it."""
+    for pattern, *places in _FIXED:
+        for path in dict.fromkeys(path for place in places for path in files.glob(place)):
+            card = ""
+            for number, line in enumerate(files.text(path).splitlines(), 1):
+                named = _CARD.match(line)
+                card = named[1] if named else card
+                found = re.match(pattern, line)
+                # bridges and tunnels have addresses of their own, and cards names with an e
+                if found and card[:1] in ("", "e", "*"):
+                    yield path, number, found[1]
+
+
+def _fixed(disk: Inspection) -> Iterator[Evidence]:
+    for path, number, address in fixed_addresses(disk.tree()):
+        yield Evidence(f"a card has the address {address} for good", path, number)
 
 
 def _persistent(disk: Inspection) -> Iterator[Evidence]:
@@ -156,6 +208,15 @@ RULES = (
         _SYSPREP,
         "remove the file, or match by name (en*) instead of by address",
         _macs,
+    ),
+    Rule(
+        "network.address",
+        WARNING,
+        "No card has an address of its own",
+        "Machines of a cloud get their addresses by DHCP: with another one they reach nothing.",
+        "https://libguestfs.org/virt-sysprep.1.html#operations",
+        "let the card ask for its address, or delete the file",
+        _fixed,
     ),
     Rule(
         "network.persistent-names",

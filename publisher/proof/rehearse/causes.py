@@ -31,6 +31,7 @@ _NETWORK: tuple[Rule, ...] = (
     clues_network.no_dhcp,
     clues_network.network_off_in_cloud_init,
     clues_network.bound_to_card,
+    clues_network.own_address,
     clues_login.silent_agent,
 )
 _LOGIN: tuple[Rule, ...] = (

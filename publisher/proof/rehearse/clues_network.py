@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from publisher.proof.checks.network import fixed_addresses
 from publisher.proof.rehearse.evidence import Cause, Evidence, Files, cloud_configs, lines_of
 
 
@@ -44,6 +45,16 @@ def bound_to_card(at: Evidence) -> Cause | None:
                 f"the network is bound to the card {found[0]} in {path}, line {number}",
                 "delete the file: each machine has a card of its own",
             )
+    return None
+
+
+def own_address(at: Evidence) -> Cause | None:
+    for path, number, address in fixed_addresses(at.files):
+        return Cause(
+            f"a network card has the address {address} for good ({path}, line {number}), and the "
+            "cloud gives it another one",
+            "let it ask for its address by DHCP, or delete the file",
+        )
     return None
 
 

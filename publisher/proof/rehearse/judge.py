@@ -76,7 +76,7 @@ def root(seen: Seen) -> Answer:
 
 
 def network(seen: Seen) -> Answer:
-    if seen.facts and seen.facts.address:
+    if seen.facts and f" {seen.instance.address}/" in seen.facts.address:
         return _proved(f"{seen.facts.address} by DHCP on {seen.look.nic}")
     if seen.reports:
         return _proved(f"{seen.reports[0].text} after {seen.reports[0].seconds:.0f} s")
