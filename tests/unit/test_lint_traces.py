@@ -112,6 +112,12 @@ def test_the_address_of_one_card_is_found_in_every_form(path: str, line: str) ->
     assert told({path: f"[Match]\n{line}\n".encode()}) == [("network.mac", ERROR, f"{path}:2")]
 
 
+def test_a_directory_of_credentials_is_told_once() -> None:
+    path = "/root/.config/gcloud/legacy_credentials"
+    (found,) = told({"/etc/passwd": PASSWD, f"{path}/me/adc.json": b"x"})
+    assert found == ("traces.cloud-credentials", ERROR, f"{path}:0")
+
+
 def test_a_file_under_two_names_is_told_once() -> None:
     files: Files = {**good(), "/lib": Link("usr/lib")}
     for path in [path for path in files if path.startswith("/lib/")]:

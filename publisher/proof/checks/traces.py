@@ -12,12 +12,9 @@ from publisher.proof.checks import ssh
 from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.tree import Tree
 from publisher.proof.rules import ERROR, WARNING, Evidence, Rule
-from publisher.proof.secrets.leftovers import HISTORIES, LOGINS, homes
+from publisher.proof.secrets.leftovers import HISTORIES, LOGINS, homes, is_full
 
-_CREDENTIALS = (
-    *(".aws/credentials", ".azure/accessTokens.json", ".config/gcloud/legacy_credentials"),
-    *LOGINS,
-)
+_CREDENTIALS = (".aws/credentials", ".azure/accessTokens.json", *LOGINS)
 _PRIVATE = (b"-----BEGIN ", b"PRIVATE KEY-----")
 _PUTTY = b"PuTTY-User-Key-File-"
 _HASH = re.compile(r"\$.+|_[./0-9A-Za-z]{19}|[./0-9A-Za-z]{13}")
@@ -102,11 +99,9 @@ def _histories(disk: Inspection) -> Iterator[Evidence]:
 
 
 def _left(tree: Tree, names: Sequence[str], text: str) -> Iterator[Evidence]:
-    """Files that are not empty and directories in which anything is."""
     for home in homes(tree):
         for path in (f"{home}/{name}" for name in names):
-            place = tree.find(path)
-            if place is not None and (tree.names(path) if place.node.is_dir else place.node.size):
+            if is_full(tree, path):
                 yield Evidence(text, path)
 
 

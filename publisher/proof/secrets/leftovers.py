@@ -49,6 +49,14 @@ def homes(tree: Tree) -> list[str]:
     return sorted(found)
 
 
+def is_full(tree: Tree, path: str) -> bool:
+    """Whether a file is there that is not empty, or a directory in which anything is."""
+    place = tree.find(path)
+    if place is None:
+        return False
+    return bool(tree.names(path)) if place.node.is_dir else place.node.size > 0
+
+
 def leftovers(tree: Tree) -> Iterator[tuple[str, str, str]]:
     """(rule, title, path) of each that is there and not empty. Raises Unreadable at the
     end where some could not be looked for."""
@@ -61,10 +69,7 @@ def leftovers(tree: Tree) -> Iterator[tuple[str, str, str]]:
             for name in names:
                 path = f"{home}/{name}"
                 try:
-                    place = tree.find(path)
-                    full = place is not None and (
-                        bool(tree.names(path)) if place.node.is_dir else place.node.size > 0
-                    )
+                    full = is_full(tree, path)
                 except Unreadable as error:
                     missed = missed or error
                     continue
