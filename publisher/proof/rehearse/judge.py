@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -290,43 +290,14 @@ def left_out(looks: Sequence[Look]) -> list[Claim]:
 
 def another(seen: Seen, first: Seen) -> Claim:
     """The line of a boot of the same disk as another instance than the first one."""
-    title = _anew(seen.look)
-    facts, others = seen.facts, first.facts
-    if seen.blind and seen.error is None:
-        return Claim("identity", title, Status.UNPROVABLE, BLIND)
-    if facts is None or others is None:
-        return Claim("identity", title, Status.FAILED, _first_line(seen))
-    wrong = list(_shared(seen, first))
+    line = "identity", _anew(seen.look)
+    if seen.facts is None or first.facts is None:
+        return _unseen(line, seen)
+    wrong = [*_sealed_in(seen.facts, first.facts), *_same(seen, first.facts, _OF_TWINS)]
     if wrong:
-        return Claim("identity", title, Status.FAILED, "; ".join(wrong))
-    shown = ["host name", "machine id", "host keys"]
-    shown += ["user data"] if facts.cloud_init else []
-    text = f"{', '.join(shown)} of its own {_after(seen)}"
-    return Claim("identity", title, Status.PROVED, text)
-
-
-def _after(seen: Seen) -> str:
-    at = seen.phases.get(Phase.READY.title, 0)
-    return f"after {at:.0f} s" + (", without its TPM" if seen.look.tpm else "")
-
-
-def _shared(seen: Seen, first: Seen) -> Iterator[str]:
-    """What both instances have that each should have made for itself."""
-    assert seen.facts is not None
-    assert first.facts is not None
-    if first.facts.machine_id and first.facts.machine_id_age > 0:
-        yield "/etc/machine-id is older than the first boot: all machines would share it"
-    elif first.facts.machine_id and seen.facts.machine_id == first.facts.machine_id:
-        yield f"two machines have the same machine id, {seen.facts.machine_id}"
-    if seen.facts.cloud_init:
-        if seen.facts.instance == first.facts.instance:
-            yield f"cloud-init takes both machines for {first.facts.instance}"
-        if seen.facts.begun != seen.token:
-            yield "user data of the second machine did not run"
-    if seen.facts.hostname.partition(".")[0] != seen.instance.hostname:
-        yield f"the second machine's host name is {seen.facts.hostname}"
-    if set(seen.facts.host_keys) & set(first.facts.host_keys):
-        yield "two machines have the same ssh host keys"
+        return Claim(*line, Status.FAILED, "; ".join(wrong))
+    shown = ["host name", "machine id", "host keys", *_user_data(seen.facts)]
+    return Claim(*line, Status.PROVED, f"{', '.join(shown)} of its own {_after(seen)}")
 
 
 _AGAIN = "rerun", "first-boot work runs again on a used disk"
@@ -339,34 +310,67 @@ def not_again(why: str) -> Claim:
 
 def again(seen: Seen, first: Seen) -> Claim:
     """The line of a boot of the first instance's own disk as another one."""
-    facts, before = seen.facts, first.facts
-    if seen.blind and seen.error is None:
-        return Claim(*_AGAIN, Status.UNPROVABLE, BLIND)
-    if facts is None or before is None:
-        return Claim(*_AGAIN, Status.FAILED, _first_line(seen))
-    kept = list(_kept(seen, before))
+    if seen.facts is None or first.facts is None:
+        return _unseen(_AGAIN, seen)
+    kept = list(_same(seen, first.facts, _OF_A_USED_DISK))
     if not kept:
-        shown = ["host name", "host keys", *(["user data"] if facts.cloud_init else [])]
+        shown = ["host name", "host keys", *_user_data(seen.facts)]
         return Claim(*_AGAIN, Status.PROVED, f"new {', '.join(shown)} {_after(seen)}")
-    if facts.cloud_init:
+    if seen.facts.cloud_init:
         return Claim(*_AGAIN, Status.FAILED, "; ".join(kept))
     # such an image may be meant for new machines only
     return Claim(*_AGAIN, Status.UNPROVABLE, f"{_NO_AGENT}: {'; '.join(kept)}")
 
 
-def _kept(seen: Seen, before: Facts) -> Iterator[str]:
-    """What is still that of the instance before."""
+def _unseen(line: tuple[str, str], seen: Seen) -> Claim:
+    if seen.blind and seen.error is None:
+        return Claim(*line, Status.UNPROVABLE, BLIND)
+    return Claim(*line, Status.FAILED, _first_line(seen))
+
+
+def _user_data(facts: Facts) -> list[str]:
+    return ["user data"] if facts.cloud_init else []
+
+
+def _after(seen: Seen) -> str:
+    at = seen.phases.get(Phase.READY.title, 0)
+    return f"after {at:.0f} s" + (", without its TPM" if seen.look.tpm else "")
+
+
+def _sealed_in(facts: Facts, first: Facts) -> Iterator[str]:
+    if first.machine_id and first.machine_id_age > 0:
+        yield "/etc/machine-id is older than the first boot: all machines would share it"
+    elif first.machine_id and facts.machine_id == first.machine_id:
+        yield f"two machines have the same machine id, {facts.machine_id}"
+
+
+_OF_TWINS = {
+    "instance": "cloud-init takes both machines for {}",
+    "user data": "user data of the second machine did not run",
+    "host name": "the second machine's host name is {}",
+    "host keys": "two machines have the same ssh host keys",
+}
+_OF_A_USED_DISK = {
+    "instance": "cloud-init still takes itself for {}",
+    "user data": "user data did not run again",
+    "host name": "the host name is still {}",
+    "host keys": "ssh host keys are still those of the instance before",
+}
+
+
+def _same(seen: Seen, first: Facts, words: Mapping[str, str]) -> Iterator[str]:
+    """What an instance has of the first one that it should have made for itself."""
     facts = seen.facts
     assert facts is not None
     if facts.cloud_init:
-        if facts.instance == before.instance:
-            yield f"cloud-init still takes itself for {before.instance}"
+        if facts.instance == first.instance:
+            yield words["instance"].format(first.instance)
         if facts.begun != seen.token:
-            yield "user data did not run again"
+            yield words["user data"]
     if facts.hostname.partition(".")[0] != seen.instance.hostname:
-        yield f"the host name is still {facts.hostname}"
-    if set(facts.host_keys) & set(before.host_keys):
-        yield "ssh host keys are still those of the instance before"
+        yield words["host name"].format(facts.hostname)
+    if set(facts.host_keys) & set(first.host_keys):
+        yield words["host keys"]
 
 
 def unproven(looks: Sequence[Look]) -> list[Claim]:

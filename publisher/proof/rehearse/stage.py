@@ -43,10 +43,12 @@ def rehearse_one(
         booted = _order_of_boots(looks, again=settings.second_boot)
         beside = min(len(booted), capacity.PAIR, capacity.machines())
         cpus = capacity.processors(beside)
-        orders = [
-            _order(directory / str(number), guest, look, spec, settings, full=not number, cpus=cpus)
-            for number, look in enumerate(booted)
-        ]
+        orders = []
+        for number, look in enumerate(booted):
+            room, image = _room(directory / str(number))
+            orders.append(
+                Order(guest, look, spec.arch, image, settings, room, full=not number, cpus=cpus)
+            )
         acts = _boots(orders, disk, task, beside=beside)
         acts.append(_rerun(orders[0], acts[0].seen, disk, task))
         failed = any(act.failed for act in acts)
@@ -92,19 +94,10 @@ class _Act:
         return any(claim.status is Status.FAILED for claim in self.claims)
 
 
-def _order(
-    room: Path,
-    guest: Guest,
-    look: Look,
-    spec: Spec,
-    settings: Rehearse,
-    *,
-    full: bool,
-    cpus: int | None,
-) -> Order:
-    room.mkdir(mode=0o700)
-    image = room / "overlay.qcow2"
-    return Order(guest, look, spec.arch, image, settings, room, full=full, cpus=cpus)
+def _room(directory: Path) -> tuple[Path, Path]:
+    """A directory of a machine's own, and the overlay in it that is to be its disk."""
+    directory.mkdir(mode=0o700)
+    return directory, directory / "overlay.qcow2"
 
 
 def _boots(orders: Sequence[Order], disk: Disk, task: Task, *, beside: int) -> list[_Act]:
@@ -151,9 +144,8 @@ def _rerun(order: Order, first: Seen | None, disk: Disk, task: Task) -> _Act:
         return _Act(None, [judge.not_again("left out: rerun is false")])
     task.phase("as another instance, from the first one's disk")
     used = Disk(order.image, disk.size, "", (), "qcow2")
-    room = order.directory.with_name("rerun")
-    settings, spec = order.settings, Spec("", "", arch=order.arch)
-    another = _order(room, order.guest, order.look, spec, settings, full=False, cpus=None)
+    room, image = _room(order.directory.with_name("rerun"))
+    another = replace(order, image=image, directory=room, full=False, cpus=None)
     seen = _boot(another, used, task)
     return _Act(seen, [judge.again(seen, first)])
 
