@@ -16,9 +16,7 @@ from publisher.proof.inspect.inspection import Inspection
 from publisher.proof.inspect.kernel import Kernel
 from publisher.proof.inspect.tree import Tree
 
-_DIRECTORIES = (
-    *("/etc/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"),
-)
+_DIRECTORIES = tuple(f"{top}/modprobe.d" for top in ("/etc", "/usr/local/lib", "/usr/lib", "/lib"))
 """A file takes the place of those of the same name in directories behind its own."""
 _NAMED = ("/etc/modules", "/etc/modules-load.d/*.conf", "/usr/lib/modules-load.d/*.conf")
 _NAMED_EARLY = "/etc/initramfs-tools/modules"

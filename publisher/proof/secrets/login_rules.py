@@ -17,6 +17,26 @@ _NETRC = (
     rb"(?:(?:login|account)\s{1,6}\S{1,48}\s{1,6}){0,2}password\s{1,6}"
 )
 
+
+def _in_settings(title: str, anchor: bytes, before: bytes) -> Rule:
+    """A password behind `anchor`, which the search finds, and `before`, which its judge
+    reads from there."""
+    return Rule(
+        "settings-password",
+        title,
+        anchor + _PASSWORD + _WORD + rb"{8}",
+        exactly(
+            rb"(?P<login>"
+            + before
+            + _PASSWORD
+            + rb"(?P<secret>"
+            + _WORD
+            + rb"{8,128})(?=[\s\0\"']))",
+            tokens.password,
+        ),
+    )
+
+
 LOGINS: tuple[Rule, ...] = (
     Rule(
         "url-password",
@@ -44,35 +64,11 @@ LOGINS: tuple[Rule, ...] = (
             tokens.password,
         ),
     ),
-    Rule(
-        "settings-password",
-        "password in a file of settings, as of MySQL or PyPI",
-        _USER + _PASSWORD + _WORD + rb"{8}",
-        exactly(
-            rb"(?P<login>"
-            + _USER
-            + _PASSWORD
-            + rb"(?P<secret>"
-            + _WORD
-            + rb"{8,128})(?=[\s\0\"']))",
-            tokens.password,
-        ),
-    ),
-    Rule(
-        "settings-password",
+    _in_settings("password in a file of settings, as of MySQL or PyPI", _USER, _USER),
+    _in_settings(
         "password in the settings of a client of MySQL",
-        rb"\[(?:client|mysql|mysqldump|mysqladmin|mariadb|client-mariadb)\]\s{1,8}"
-        + _PASSWORD
-        + _WORD
-        + rb"{8}",
-        exactly(
-            rb"(?P<login>\[[a-z-]+\]\s+"
-            + _PASSWORD
-            + rb"(?P<secret>"
-            + _WORD
-            + rb"{8,128})(?=[\s\0\"']))",
-            tokens.password,
-        ),
+        rb"\[(?:client|mysql|mysqldump|mysqladmin|mariadb|client-mariadb)\]\s{1,8}",
+        rb"\[[a-z-]+\]\s+",
     ),
     Rule(
         "docker-login",
