@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from publisher.model import Arch, Noun
+from publisher.model import GIB, Arch, Noun
 from publisher.vm.arch import Platform, is_native, platform_of
-from publisher.vm.host import processors, require
+from publisher.vm.host import free_memory, processors, require
 from publisher.vm.probe import GUESTS
 
 KVM = Path("/dev/kvm")
 TIMEOUT = 5.0
 """Seconds that the probe's guest may take; a working KVM needs less than 0.2."""
+EMULATED = 5 * GIB // 2
+"""Bytes of an emulated guest of 1 GiB that has all the room for code that it can use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,12 @@ class Accelerator(Noun):
     kind: Literal["kvm", "tcg"]
     reason: str
     arguments: tuple[str, ...]
+
+    def launch(self, code: int) -> list[str]:
+        """The arguments for a guest whose translated code may take `code` MiB; what it
+        runs on is the same with any number."""
+        room = f",tb-size={code}"
+        return [word + room if word.startswith("tcg,") else word for word in self.arguments]
 
 
 _KVM_ARGUMENTS = ("-accel", "kvm", "-cpu", "host")
@@ -64,7 +72,7 @@ def _last_words(stderr: bytes) -> str:
 def _tcg(arch: Arch, reason: str, cpus: int) -> Accelerator:
     threads = "multi" if cpus > 1 else "single"
     cpu = platform_of(arch).cpu
-    arguments = ("-accel", f"tcg,thread={threads},tb-size=512", "-cpu", cpu)
+    arguments = ("-accel", f"tcg,thread={threads}", "-cpu", cpu)
     return Accelerator(
         "tcg", f"{reason}: guests run emulated (TCG, {cpus} CPUs), slowly", arguments
     )
@@ -95,6 +103,14 @@ def _device() -> str:
 def cpus() -> int:
     """Processors for a guest: those that this process may use, at most 4."""
     return max(1, min(4, processors()))
+
+
+def code_room() -> int:
+    """MiB for the translated code of an emulated guest that starts now. QEMU drops all of it
+    whenever the room is full, and translates anew: a first boot of Debian 13 makes 730 MiB,
+    and takes a twelfth longer with half of the room, which is what it gets where there is
+    not memory for such a guest on every processor."""
+    return 1024 if free_memory() >= processors() * EMULATED else 512
 
 
 def probe(arch: Arch = "x86_64") -> Accelerator:

@@ -19,7 +19,7 @@ from publisher.errors import BootError, BuildError, HostError, PublishError
 from publisher.model import Arch
 from publisher.task import Task
 from publisher.vm import process
-from publisher.vm.accelerator import Accelerator, cpus, probe
+from publisher.vm.accelerator import Accelerator, code_room, cpus, probe
 from publisher.vm.arch import platform_of
 from publisher.vm.board import PLAIN, Board, comma
 from publisher.vm.console import Phase, Tracker
@@ -86,13 +86,14 @@ class Hardware:
 
 
 def arguments(
-    hardware: Hardware, accelerator: Accelerator, qmp: int, console: int, port: int
+    hardware: Hardware, accelerator: Accelerator, qmp: int, console: int, port: int, room: int
 ) -> list[str]:
-    """QEMU's command line; `qmp`, `console` and `port` are connected sockets' numbers."""
+    """QEMU's command line; `qmp`, `console` and `port` are connected sockets' numbers,
+    `room` is the number of Accelerator.launch."""
     platform = platform_of(hardware.arch)
     argv = [platform.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     bare = platform.bare if hardware.board.bare else ""
-    argv += ["-machine", f"{platform.machine}{bare}", *accelerator.arguments]
+    argv += ["-machine", f"{platform.machine}{bare}", *accelerator.launch(room)]
     argv += ["-smp", str(hardware.cpus or cpus()), "-m", str(hardware.memory)]
     argv += ["-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"]
     argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
@@ -212,7 +213,7 @@ class Machine(Closing):
         self._port, port = socket.socketpair() if self.hardware.aided else (None, theirs)
         with theirs, guest, port:
             handles = theirs.fileno(), guest.fileno(), port.fileno()
-            argv = arguments(self.hardware, self.accelerator, *handles)
+            argv = arguments(self.hardware, self.accelerator, *handles, code_room())
             tpm = self.hardware.board.tpm
             # started in this thread, because it lives exactly as long as the guest may
             self._process = process.spawn(

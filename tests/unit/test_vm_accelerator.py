@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from publisher.model import GIB
 from publisher.vm import accelerator, host
 from publisher.vm.accelerator import decide, run_guest
 from publisher.vm.arch import PLATFORMS, Platform
@@ -35,14 +36,36 @@ def test_the_decision(native: bool, device: str, guest: str, kind: str, words: s
 
 def test_emulation_uses_all_processors() -> None:
     two = decide("x86_64", native=True, device="none", guest="", cpus=2)
-    assert "tcg,thread=multi,tb-size=512" in two.arguments
+    assert "tcg,thread=multi" in two.arguments
     one = decide("x86_64", native=True, device="none", guest="", cpus=1)
-    assert "tcg,thread=single,tb-size=512" in one.arguments
+    assert "tcg,thread=single" in one.arguments
     cpu = one.arguments[-1].split(",")
     assert cpu[0] == "max"
     assert {"-la57", "-monitor", "vendor=GenuineIntel", "model=28"} < set(cpu)
     arm = decide("aarch64", native=False, device="", guest="", cpus=1)
     assert "neoverse-n1" in arm.arguments
+
+
+def test_the_room_for_translated_code_is_no_part_of_what_a_guest_runs_on() -> None:
+    """Checkpoints are of the same machine, however much memory was free."""
+    emulated = decide("x86_64", native=False, device="", guest="", cpus=2)
+    small, large = emulated.launch(512), emulated.launch(1024)
+    assert "tcg,thread=multi,tb-size=1024" in large
+    assert small != large
+    assert not any("tb-size" in word for word in emulated.arguments)
+    real = decide("x86_64", native=True, device="", guest="", cpus=2)
+    assert real.launch(1024) == list(real.arguments)
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "processors", "room"), [(24, 2, 1024), (5, 2, 1024), (4, 2, 512), (16, 8, 512)]
+)
+def test_code_has_all_the_room_where_guests_on_all_processors_may_take_it(
+    gibibytes: int, processors: int, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerator, "free_memory", lambda: gibibytes * GIB)
+    monkeypatch.setattr(accelerator, "processors", lambda: processors)
+    assert accelerator.code_room() == room
 
 
 def test_the_guest_starts_at_the_reset_vector_and_ends_in_its_own_code() -> None:

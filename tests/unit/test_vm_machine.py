@@ -18,6 +18,7 @@ from publisher.events import Event, StepPhase
 from publisher.memory import Memory
 from publisher.model import Arch
 from publisher.task import Task, detached
+from publisher.vm import machine as qemu_machine
 from publisher.vm import process
 from publisher.vm.accelerator import decide
 from publisher.vm.arch import PLATFORMS
@@ -63,7 +64,7 @@ def test_the_devices_of_an_architecture_are_its_qemus(arch: Arch, tmp_path: Path
     board = Board(disk="nvme", cdrom=tmp_path / "cd.iso", tpm=7)
     hardware = Hardware((Drive(tmp_path / "a"),), tmp_path / "log", arch=arch, board=board)
     chosen = decide(arch, native=False, device="", guest="", cpus=2)
-    argv = arguments(hardware, chosen, 5, 6, 7)
+    argv = arguments(hardware, chosen, 5, 6, 7, 512)
     devices = {argv[n + 1].split(",")[0] for n, word in enumerate(argv) if word == "-device"}
     told = subprocess.run([platform.qemu, "-device", "help"], capture_output=True, text=True)
     assert devices <= set(re.findall(r'name "([^"]+)"', told.stdout))
@@ -77,7 +78,7 @@ def test_a_bare_board_is_one_that_qemu_can_make(arch: Arch, hardware: Hardware) 
         pytest.skip(f"{platform.qemu} is not installed")
     plain = replace(hardware, arch=arch)
     bare = replace(plain, board=Board(bare=True))
-    machines = [" ".join(arguments(each, TCG, 5, 6, 7)) for each in (plain, bare)]
+    machines = [" ".join(arguments(each, TCG, 5, 6, 7, 512)) for each in (plain, bare)]
     assert platform.bare not in machines[0] or not platform.bare
     assert f"-machine {platform.machine}{platform.bare} " in machines[1]
     kind = platform.machine.partition(",")[0]
@@ -119,7 +120,7 @@ def test_the_command_line_boots_the_first_drive_and_holds_no_path_for_qmp(tmp_pa
         firmware_code=Path("/code.fd"),
         firmware_variables=Path("/variables.fd"),
     )
-    argv = arguments(hardware, TCG, 7, 8, 9)
+    argv = arguments(hardware, TCG, 7, 8, 9, 512)
     text = " ".join(argv)
     assert argv[0] == "qemu-system-x86_64"
     assert "socket,id=qmp,fd=7" in text
@@ -133,8 +134,8 @@ def test_the_command_line_boots_the_first_drive_and_holds_no_path_for_qmp(tmp_pa
 
 def test_a_port_is_the_last_device_and_only_where_it_is_asked_for(hardware: Hardware) -> None:
     """The addresses of all others, and so the names of network cards, stay as they are."""
-    without = arguments(hardware, TCG, 7, 8, 9)
-    argv = arguments(replace(hardware, aided=True), TCG, 7, 8, 9)
+    without = arguments(hardware, TCG, 7, 8, 9, 512)
+    argv = arguments(replace(hardware, aided=True), TCG, 7, 8, 9, 512)
     assert argv[: len(without)] == without
     added = " ".join(argv[len(without) :])
     assert "socket,id=port,fd=9" in added
@@ -171,6 +172,15 @@ def test_the_port_is_asked_of_qemu(qemu: Path, hardware: Hardware, task: Task) -
     assert child is not None
     assert child.returncode == -9
     assert not machine.crashed
+
+
+def test_a_guest_gets_the_room_for_code_that_is_there_when_it_starts(
+    qemu: Path, hardware: Hardware, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qemu.write_text("import sys; sys.exit(' '.join(w for w in sys.argv if 'tb-size' in w))")
+    monkeypatch.setattr(qemu_machine, "code_room", lambda: 777)
+    with pytest.raises(HostError, match="tb-size=777"), Machine(hardware, task, TCG):
+        pass
 
 
 @pytest.mark.parametrize(("end", "crashed"), [("os.abort()", True), ("sys.exit(1)", False)])

@@ -8,7 +8,8 @@ from publisher.vm.host import free_memory
 from publisher.vm.host import processors as own_processors
 
 MEMORY = 2 * GIB
-"""What one of them takes: a guest of 1 GiB, its translated code, QEMU's own, firmware."""
+"""What one of them takes at least: a guest of 1 GiB, its translated code, which gets more
+where there is more (publisher.vm.accelerator.code_room), QEMU's own, firmware."""
 PAIR = 2
 """The machines of one rehearsal: the disk as two instances."""
 
