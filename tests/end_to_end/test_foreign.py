@@ -134,6 +134,12 @@ def disk(tmp_path_factory: pytest.TempPathFactory, task: Task) -> Iterator[Disk]
     image.unlink()
 
 
+def name_servers() -> set[str]:
+    """Those of this machine."""
+    lines = map(str.split, Path("/etc/resolv.conf").read_text().splitlines())
+    return {words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1}
+
+
 def guest(cloud: str) -> Guest:
     kind = provider.load(cloud)
     assert issubclass(kind, Rehearsable)
@@ -142,7 +148,11 @@ def guest(cloud: str) -> Guest:
 
 def test_lint_says_of_it_what_is_true_and_nothing_else(disk: Disk, task: Task) -> None:
     found = lint(disk, [guest(cloud) for cloud in ("aws", "azure", "gcp")], (), task)
-    said = {finding.rule for finding in found if finding.severity is not Severity.NOTE}
+    told = [finding for finding in found if finding.severity is not Severity.NOTE]
+    # debootstrap leaves there what it had itself: whether it shows depends on this machine
+    left = [finding for finding in told if finding.rule == "network.resolver"]
+    assert all(finding.evidence.split()[0] in name_servers() for finding in left)
+    said = {finding.rule for finding in told if finding not in left}
     assert said == {"aws.nvme-timeout", "aws.ssh-passwords", "azure.ssh-keepalive"}
     assert not [finding for finding in found if finding.severity is Severity.ERROR]
     (generation,) = [finding for finding in found if finding.rule == "azure.generation"]

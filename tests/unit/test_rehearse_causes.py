@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -456,12 +457,15 @@ FROZEN = "ssh_deletekeys: false\nmanual_cache_clean: true\npreserve_hostname: tr
         ({"instance": "n-0", "begun": ""}, "identity", "line 2, makes cloud-init keep its first"),
         ({"hostname": "old"}, "identity", "line 2, makes cloud-init keep its first instance"),
         ({}, "identity", "line 1, keeps ssh host keys"),
+        ({"machine_id_age": 90}, "rerun", "line 1, keeps ssh host keys"),
+        ({"machine_id_age": 90}, "identity", ""),
+        ({"machine_id_age": 90, "hostname": "old"}, "rerun", "line 2, makes cloud-init keep"),
         ({"hostname": "localhost"}, "hostname", "line 2, makes cloud-init keep its first"),
         ({}, "hostname", ""),
     ],
 )
 def test_what_freezes_an_identity_is_what_keeps_that_part_of_it(
-    tmp_path: Path, changed: dict[str, str], claim: str, said: str
+    tmp_path: Path, changed: dict[str, Any], claim: str, said: str
 ) -> None:
     files = {**SOUND, "/etc/cloud/cloud.cfg.d/80.cfg": FROZEN}
     found = cause(claim, tmp_path, files, known=facts(**changed), error="")

@@ -158,7 +158,8 @@ def frozen(at: Evidence) -> Cause | None:
         return None
     same_instance = facts.instance != seen.instance_id or facts.begun != seen.token
     same_name = facts.hostname.partition(".")[0] != seen.instance.hostname
-    sealed = facts.machine_id_age > 0
+    # a used disk has the machine id of its first boot, whatever its image has
+    sealed = at.claim == "identity" and facts.machine_id_age > 0
     # keys alone are not told from those of the other machine here
     same_keys = at.claim in ("identity", "rerun") and not (same_instance or same_name or sealed)
     for shown, pattern, what in (
@@ -169,7 +170,7 @@ def frozen(at: Evidence) -> Cause | None:
         for path, number, line in lines_of(at.files, cloud_configs(at.files)):
             if shown and re.match(pattern, line, re.IGNORECASE):
                 return Cause(f"{path}, line {number}, {what}", "remove the line")
-    if at.claim == "identity" and sealed and at.files.text("/etc/machine-id").strip():
+    if sealed and at.files.text("/etc/machine-id").strip():
         return Cause(
             "/etc/machine-id was sealed into the image", "truncate it at the end of the build"
         )
