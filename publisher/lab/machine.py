@@ -150,6 +150,7 @@ class LabMachine(Closing):
             arch=self.image.arch,
             memory=self.settings.memory,
             network=Offline() if self.settings.offline else HOST,
+            crowded=True,
         )
         room = Room(private, self._snapshots.kept, hardware, self._chosen, self.task)
         self._room = self._stack.enter_context(room)

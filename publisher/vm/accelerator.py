@@ -105,12 +105,12 @@ def cpus() -> int:
     return max(1, min(4, processors()))
 
 
-def code_room() -> int:
+def code_room(*, crowded: bool) -> int:
     """MiB for the translated code of an emulated guest that starts now. QEMU drops all of it
     whenever the room is full, and translates anew: a first boot of Debian 13 makes 730 MiB,
     and takes a twelfth longer with half of the room, which is what it gets where there is
-    not memory for such a guest on every processor."""
-    return 1024 if free_memory() >= processors() * EMULATED else 512
+    not memory for such a guest on every processor, or may be many more guests (`crowded`)."""
+    return 512 if crowded or free_memory() < processors() * EMULATED else 1024
 
 
 def probe(arch: Arch = "x86_64") -> Accelerator:

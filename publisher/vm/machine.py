@@ -83,6 +83,8 @@ class Hardware:
     aided: bool = False
     """With what no cloud's machine has, and checkpoints are made and resumed faster with: a
     port for publisher.vm.line, and a balloon that tells QEMU which memory is free."""
+    crowded: bool = False
+    """One of who knows how many on this machine: see publisher.vm.accelerator.code_room."""
 
 
 def arguments(
@@ -213,7 +215,8 @@ class Machine(Closing):
         self._port, port = socket.socketpair() if self.hardware.aided else (None, theirs)
         with theirs, guest, port:
             handles = theirs.fileno(), guest.fileno(), port.fileno()
-            argv = arguments(self.hardware, self.accelerator, *handles, code_room())
+            room = code_room(crowded=self.hardware.crowded)
+            argv = arguments(self.hardware, self.accelerator, *handles, room)
             tpm = self.hardware.board.tpm
             # started in this thread, because it lives exactly as long as the guest may
             self._process = process.spawn(

@@ -166,6 +166,16 @@ class TestSnapshots:
         with pytest.raises(UsageError, match="is of another machine"):
             machine.restore("first")
 
+    def test_a_machine_of_a_lab_is_one_of_who_knows_how_many(
+        self, tmp_path: Path, task: Task
+    ) -> None:
+        directory = tmp_path / "labs" / "web"
+        directory.mkdir(parents=True)
+        image, snapshots = image_of(disk(tmp_path / "disk.raw")), Snapshots(tmp_path)
+        kind = cast("Any", None)
+        with LabMachine("web", directory, snapshots, image, Settings(), kind, task) as machine:
+            assert machine._enter()._hardware.crowded
+
 
 class TestAdopting:
     def build(self, store: Path) -> Checkpoint:

@@ -65,7 +65,8 @@ def test_code_has_all_the_room_where_guests_on_all_processors_may_take_it(
 ) -> None:
     monkeypatch.setattr(accelerator, "free_memory", lambda: gibibytes * GIB)
     monkeypatch.setattr(accelerator, "processors", lambda: processors)
-    assert accelerator.code_room() == room
+    assert accelerator.code_room(crowded=False) == room
+    assert accelerator.code_room(crowded=True) == 512
 
 
 def test_the_guest_starts_at_the_reset_vector_and_ends_in_its_own_code() -> None:

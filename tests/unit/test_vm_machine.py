@@ -178,8 +178,13 @@ def test_a_guest_gets_the_room_for_code_that_is_there_when_it_starts(
     qemu: Path, hardware: Hardware, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     qemu.write_text("import sys; sys.exit(' '.join(w for w in sys.argv if 'tb-size' in w))")
-    monkeypatch.setattr(qemu_machine, "code_room", lambda: 777)
+    monkeypatch.setattr(qemu_machine, "code_room", lambda crowded: 555 if crowded else 777)
     with pytest.raises(HostError, match="tb-size=777"), Machine(hardware, task, TCG):
+        pass
+    with (
+        pytest.raises(HostError, match="tb-size=555"),
+        Machine(replace(hardware, crowded=True), task, TCG),
+    ):
         pass
 
 
