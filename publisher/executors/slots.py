@@ -11,7 +11,8 @@ MOVERS = 2
 """Steps that move a whole disk to or from one cloud: each has many requests under way,
 and one image alone has at most two of them."""
 OVERHEAD = 768
-"""MiB that QEMU, its emulated devices and its translated code take besides the guest."""
+"""MiB that QEMU, its emulated devices and its translated code take at least besides the
+guest; the code gets more where there is more (publisher.vm.accelerator.code_room)."""
 
 
 class Slots:
