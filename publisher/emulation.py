@@ -180,11 +180,14 @@ def bounded(application: WSGIApplication) -> WSGIApplication:
 
 
 class Server:
-    """A threaded HTTP/1.1 server on 127.0.0.1 around a WSGI application."""
+    """A threaded HTTP/1.1 server on 127.0.0.1 around a WSGI application.
 
-    def __init__(self, application: WSGIApplication, port: int = 0) -> None:
+    It listens on `port`, or on any where that is 0: on `preferred` if nobody else does."""
+
+    def __init__(self, application: WSGIApplication, port: int = 0, preferred: int = 0) -> None:
         self._application = bounded(application)
         self._wanted_port = self._port = port
+        self._preferred_port = 0 if port else preferred
         self._server: Any = None
         self._thread: threading.Thread | None = None
 
@@ -201,7 +204,7 @@ class Server:
                 logging.getLogger(f"publisher.emulation.{level}").debug(message, *args)
 
         # bound here, because werkzeug ends the program when a port is taken
-        listening = socket.create_server(("127.0.0.1", self._wanted_port))
+        listening = self._listen()
         self._port = int(listening.getsockname()[1])
         with listening:
             self._server = make_server(
@@ -218,6 +221,12 @@ class Server:
             target=self._server.serve_forever, args=(0.05,), name="sandbox", daemon=True
         )
         self._thread.start()
+
+    def _listen(self) -> socket.socket:
+        if self._preferred_port:
+            with contextlib.suppress(OSError):
+                return socket.create_server(("127.0.0.1", self._preferred_port))
+        return socket.create_server(("127.0.0.1", self._wanted_port))
 
     def stop(self) -> None:
         if self._server is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from providers.gcp.sandbox import GcpSandbox
 from tests.unit.gcp_cloud import BUCKET, MIB, Cloud, cloud, crc32c
 
 QUANTUM = 256 * 1024
@@ -218,3 +219,21 @@ def test_what_arrived_before_the_client_hung_up_is_kept_in_whole_quanta(gcs: Clo
             pass
     seen = chunk(address.geturl(), b"", 0, "*")
     assert seen.headers["Range"] == f"bytes=0-{QUANTUM - 1}"
+
+
+def test_it_starts_where_it_was_unless_somebody_else_is_there_now(tmp_path: Path) -> None:
+    """Another stand-in of the same run may be given its port, or a killed one left half a note."""
+
+    def start() -> int:
+        sandbox = GcpSandbox(tmp_path)
+        sandbox.start()
+        sandbox.stop()
+        return int((tmp_path / "port").read_text())
+
+    first = start()
+    assert start() == first
+    with socket.create_server(("127.0.0.1", first)):
+        second = start()
+    assert second != first
+    (tmp_path / "port").write_text("")
+    assert start()

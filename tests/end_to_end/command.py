@@ -28,6 +28,10 @@ _SETTINGS = (f"rehearse.checks=[{', '.join(_ASKED)}]", "rehearse.rerun=false")
 RUN_DEMO = ("run", DEMO, "--sandbox", *(word for text in _SETTINGS for word in ("--set", text)))
 """The demo, whose rehearsals look at more than a user's do."""
 
+ARCHIVE_AT_REST = {"http_proxy": "http://127.0.0.1:9"}
+"""Environment in which the archive does not answer, so that the earlier installation is
+used: Debian renews its archive at any time, and a machine of an older one is of no use then."""
+
 
 class Ended:
     """How a command ended: exit code, events, what it said to people."""

@@ -32,7 +32,7 @@ from publisher.task import Cancellation, Task
 from publisher.vm import keys
 from publisher.vm.boot import BootReport, boot_check
 from publisher.vm.shell import Shell
-from tests.end_to_end.command import Ended
+from tests.end_to_end.command import ARCHIVE_AT_REST, Ended
 from tests.end_to_end.conftest import share_installations
 
 pytestmark = pytest.mark.qemu
@@ -88,14 +88,17 @@ class World:
         on_error: OnError = CLEANUP,
     ) -> Disk:
         recipe = Recipe.model_validate({"source": {"debian": {}}, "size": "2GiB", "steps": steps})
-        return build(
-            recipe,
-            Spec("small", version, size=recipe.size),
-            directory=self.directory,
-            store=Store(self.state),
-            task=task or self.task(),
-            on_error=on_error,
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in ARCHIVE_AT_REST.items():
+                patch.setenv(name, value)
+            return build(
+                recipe,
+                Spec("small", version, size=recipe.size),
+                directory=self.directory,
+                store=Store(self.state),
+                task=task or self.task(),
+                on_error=on_error,
+            )
 
     def scratch(self) -> list[str]:
         return sorted(path.name for path in Store(self.state).scratch("x").parent.iterdir())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from publisher.build.layout import ROOT_OFFSET
-from tests.end_to_end.command import DEMO, Ended, publish
+from tests.end_to_end.command import ARCHIVE_AT_REST, DEMO, Ended, publish
 
 pytestmark = pytest.mark.qemu
 
@@ -36,7 +36,7 @@ def test_variants_resume_behind_the_steps_that_they_share(
     shutil.copytree(Path(DEMO).parent, directory)
     file = directory / "demo.toml"
     file.write_text(file.read_text().replace('family = "demo"', "") + VARIANTS)
-    ended = publish("build", str(file), "--state", str(state))
+    ended = publish("build", str(file), "--state", str(state), environ=ARCHIVE_AT_REST)
     assert ended.steps("StepFinished") == ["dev.build", "prod.build"]
     phases = [event["phase"] for event in ended.named("StepPhase")]
     assert phases.count("resuming the machine after step 3") == 2

@@ -120,3 +120,22 @@ def test_a_port_that_is_taken_is_an_error_and_not_the_end(lab: Lab) -> None:
     with pytest.raises(OSError, match="in use"):
         second.start()
     second.stop()
+
+
+def test_a_preferred_port_is_taken_where_it_is_free_and_is_no_error_elsewhere(lab: Lab) -> None:
+    elsewhere = Server(lab.service, preferred=lab.server.port)
+    elsewhere.start()
+    port = elsewhere.port
+    elsewhere.stop()
+    assert port != lab.server.port
+    again = Server(lab.service, preferred=port)
+    again.start()
+    again.stop()
+    assert again.port == port
+
+
+def test_a_port_that_was_asked_for_is_not_replaced_by_a_preferred_one(lab: Lab) -> None:
+    second = Server(lab.service, lab.server.port, preferred=1)
+    with pytest.raises(OSError, match="in use"):
+        second.start()
+    second.stop()

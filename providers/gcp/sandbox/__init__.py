@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,10 +35,10 @@ class GcpSandbox:
     def start(self) -> None:
         """On the port that was asked for, or the one of the last start, or any."""
         note = self._state / "port"
-        port = self._port
-        if not port and note.exists() and free(int(note.read_text())):
-            port = int(note.read_text())
-        self._running = _Running(self._state, port, self.faults)
+        last = 0
+        with contextlib.suppress(OSError, ValueError):  # the first start, or one that was killed
+            last = int(note.read_text())
+        self._running = _Running(self._state, self._port, last, self.faults)
         self._port = self._running.server.port
         note.write_text(str(self._port))
 
@@ -123,7 +123,7 @@ class GcpSandbox:
 class _Running:
     """Everything that lives between start and stop."""
 
-    def __init__(self, state: Path, port: int, faults: Faults) -> None:
+    def __init__(self, state: Path, port: int, preferred: int, faults: Faults) -> None:
         from providers.gcp.sandbox.disks import Disks
         from providers.gcp.sandbox.identity import Identity
         from providers.gcp.sandbox.images import Images
@@ -155,7 +155,7 @@ class _Running:
         if self.store.buckets.get(BUCKET) is None:
             self.storage.make_bucket(BUCKET)
         application = Application(router, self.identity.admit)
-        self.server = Server(FaultyApplication(application, faults, refusal), port)
+        self.server = Server(FaultyApplication(application, faults, refusal), port, preferred)
         self.server.start()
         self.key_file = self.identity.start(self.server.url)
         self.instances.start()
@@ -165,17 +165,6 @@ class _Running:
         self.server.stop()
         self.instances.stop()
         self.operations.stop()
-
-
-def free(port: int) -> bool:
-    """True when one may listen on this port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def refusal(kind: FaultKind, environ: WSGIEnvironment) -> Refusal:
