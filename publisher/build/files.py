@@ -50,6 +50,42 @@ LLMNR=no
 MulticastDNS=no
 """
 
+# cloud-init knows Google's metadata service by its name alone and asks for it before there is
+# a name server. It then finds it in its second stage only and sets the network up twice; with
+# newer systemds the question itself takes two minutes
+# (https://github.com/canonical/cloud-init/issues/6898). Google's own images name it in
+# /etc/hosts. Elsewhere the name would make programs take the machine for Google's: whoever
+# brings a machine to another cloud is rid of it at the first boot.
+_METADATA_NAME = """\
+# Usage: google-metadata-name [HOSTS [PRODUCT]]
+# Names Google's metadata service in HOSTS on Google's machines, and on no other.
+set -eu
+hosts=${1:-/etc/hosts}
+mark='# Google Compute Engine'
+product=
+read -r product < "${2:-/sys/class/dmi/id/product_name}" || true
+named=
+while read -r line || [ -n "$line" ]; do
+    case $line in *"$mark") named=yes ;; esac
+done < "$hosts"
+case $product in
+Google*)
+    if [ -z "$named" ]; then
+        [ -z "$(tail -c 1 "$hosts")" ] || echo >> "$hosts"
+        cat >> "$hosts" <<END
+169.254.169.254 metadata.google.internal $mark
+fd20:ce::254 metadata.google.internal $mark
+END
+    fi
+    ;;
+*) [ -z "$named" ] || sed -i "/$mark\\$/d" "$hosts" ;;
+esac
+"""
+_BEFORE_CLOUD_INIT = """\
+[Service]
+ExecStartPre=-/bin/sh /usr/local/lib/cloud-image/google-metadata-name
+"""
+
 _FSTAB_ROOT = "UUID={root} / ext4 rw,discard,errors=remount-ro 0 1\n"
 _FSTAB_ESP = "UUID={esp} /boot/efi vfat umask=0077,nofail 0 2\n"
 
@@ -96,6 +132,8 @@ def tree_files(platform: Platform) -> dict[str, str]:
         "etc/cloud/cloud.cfg.d/90-image.cfg": _CLOUD_INIT,
         "etc/ssh/sshd_config.d/10-cloud-image.conf": _SSHD,
         "etc/systemd/resolved.conf.d/10-cloud-image.conf": _RESOLVED,
+        "usr/local/lib/cloud-image/google-metadata-name": _METADATA_NAME,
+        "etc/systemd/system/cloud-init-local.service.d/10-cloud-image.conf": _BEFORE_CLOUD_INIT,
         "etc/initramfs-tools/conf.d/all-clouds": "MODULES=most\n",
     }
 

@@ -151,6 +151,36 @@ def test_no_cloud_is_preferred_over_another() -> None:
     assert "MODULES=most" in "".join(texts.values())
 
 
+def named(hosts: Path, product: Path) -> str:
+    """What is left of `hosts` by the script that runs before cloud-init."""
+    (script,) = (t for path, t in files.tree_files(X86).items() if path.endswith("metadata-name"))
+    argv = ["sh", "-s", str(hosts), str(product)]
+    subprocess.run(argv, input=script, text=True, check=True, capture_output=True, timeout=20)
+    return hosts.read_text()
+
+
+def test_googles_metadata_service_has_its_name_on_googles_machines_alone(tmp_path: Path) -> None:
+    hosts, product = tmp_path / "hosts", tmp_path / "product_name"
+    hosts.write_text("127.0.0.1 localhost")
+    product.write_text("Google Compute Engine\n")
+    lines = named(hosts, product).splitlines()
+    assert lines[0] == "127.0.0.1 localhost"
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["169.254.169.254", "metadata.google.internal"],
+        ["fd20:ce::254", "metadata.google.internal"],
+    ]
+    assert named(hosts, product).splitlines() == lines, "named twice"
+    product.write_text("m5.large\n")
+    assert named(hosts, product) == "127.0.0.1 localhost\n", "a machine that has moved"
+
+
+def test_a_machine_that_does_not_say_what_it_is_keeps_its_hosts(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n192.0.2.1 metadata.google.internal\n")
+    assert named(hosts, tmp_path / "none") == hosts.read_text()
+    assert hosts.read_text().endswith("192.0.2.1 metadata.google.internal\n")
+
+
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     tree = tmp_path / "tree.tar"
     with tree.open("wb") as file:
