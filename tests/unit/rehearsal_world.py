@@ -82,6 +82,7 @@ def seen(
     reports: Sequence[Report] = (),
     number: int = 1,
     look: Look = LOOK,
+    pressed: bool = True,
     down: float | None = 2.0,
 ) -> Seen:
     log = directory / f"console-{number}.log"
@@ -99,7 +100,8 @@ def seen(
         reports=reports,
         facts=known,
         phases=tracker.seconds,
-        down=None if error else down,
+        pressed=pressed and not error,
+        down=down if pressed and not error else None,
     )
     if error:
         made.error = BootError(f"{error}; its console said last:\n…", phase=tracker.phase.title)

@@ -37,7 +37,11 @@ class World:
         self.directory = directory
         self.looks: Sequence[Look] = (LOOK,)
         self.abilities: Sequence[str] | None = None
+        self.first: Mapping[str, Any] = {}
         self.second: Mapping[str, Any] = FRESH
+        self.down: float | None = 2.0
+        self.pressed: list[str] = []
+        """The machines whose power button was pressed."""
         self.error = ""
         self.crashes: list[bool] = []
         """Of whom QEMU itself fails in its next boot: the first machine, or not."""
@@ -81,7 +85,7 @@ class World:
         self.explained.append(image)
         yield PINNED
 
-    def boot(self, order: Order, task: Task, *, act: Any = None) -> Seen:
+    def boot(self, order: Order, task: Task, *, act: Any = None, sound: Any = None) -> Seen:
         if not self.alone:
             self.both.wait()
         self.booted.append((order.look.title, order.full, order.cpus))
@@ -93,9 +97,12 @@ class World:
             crashed.crashed = True
             return crashed
         if order.full:
-            known = None if self.error else facts()
+            known = None if self.error else facts(**self.first)
             reports = [] if self.error else [READY]
-            return seen(order.directory, known=known, error=self.error, reports=reports)
+            found = seen(
+                order.directory, known=known, error=self.error, reports=reports, pressed=False
+            )
+            return self.leave(found, order, sound)
         if self.error:
             try:
                 task.sleep(5)
@@ -103,7 +110,15 @@ class World:
                 self.cancelled.set()
                 raise
         known = facts(**self.second)
-        return seen(order.directory, known=known, number=2, look=order.look)
+        found = seen(order.directory, known=known, number=2, look=order.look, pressed=False)
+        return self.leave(found, order, sound)
+
+    def leave(self, found: Seen, order: Order, sound: Any) -> Seen:
+        """Shut the machine down where the real boot does."""
+        if found.error is None and (order.down or not sound(found)):
+            found.pressed, found.down = True, self.down
+            self.pressed.append("first" if order.full else order.directory.name)
+        return found
 
     def rehearse(self, *, keep: bool = False, **settings: Any) -> Rehearsal:
         guest = Nimbus("nimbus")
@@ -223,7 +238,7 @@ def test_a_shared_identity_fails_and_keeps_both_logs(world: World) -> None:
 def test_what_ends_the_first_machine_ends_the_other(world: World) -> None:
     running = threading.Event()
 
-    def boot(order: Order, task: Task, *, act: Any = None) -> Seen:
+    def boot(order: Order, task: Task, *, act: Any = None, sound: Any = None) -> Seen:
         if order.full:
             running.wait(5)
             raise HostError("no swtpm")
@@ -249,7 +264,7 @@ def test_a_check_that_ends_the_guest_fails_alone_and_keeps_the_ones_before(world
         yield Claim("check-2", "b", Status.FAILED, "the guest ended under it")
         raise BootError("it restarted", phase="ready", console="", hint="")
 
-    def boot(order: Order, task: Task, *, act: Any = None) -> Seen:
+    def boot(order: Order, task: Task, *, act: Any = None, sound: Any = None) -> Seen:
         found = seen(order.directory, known=facts(), reports=[READY], error="it restarted")
         with contextlib.suppress(BootError):
             act(None)
@@ -271,9 +286,48 @@ def test_checks_have_their_lines_where_the_boot_never_came_so_far(world: World) 
     assert [c.status for c in verdict.claims if c.id == "check-1"] == [Status.UNREACHED]
 
 
-def rerun(verdict: Rehearsal) -> Claim:
-    (claim,) = [claim for claim in verdict.claims if claim.id == "rerun"]
+def line(verdict: Rehearsal, id_: str) -> Claim:
+    (claim,) = [claim for claim in verdict.claims if claim.id == id_]
     return claim
+
+
+def rerun(verdict: Rehearsal) -> Claim:
+    return line(verdict, "rerun")
+
+
+def test_of_two_machines_the_one_that_is_done_first_is_shut_down(world: World) -> None:
+    verdict = world.rehearse()
+    assert world.pressed == ["1"]
+    assert line(verdict, "shutdown").status is Status.PROVED
+
+
+@pytest.mark.parametrize(
+    ("machines", "settings"), [(1, {}), (2, {"rerun": True}), (2, {"second_boot": False})]
+)
+def test_a_machine_that_boots_alone_or_whose_disk_is_used_again_is_shut_down(
+    machines: int, settings: dict[str, bool], world: World
+) -> None:
+    world.machines(machines)
+    # the used disk boots on its own, and nothing waits for another machine then
+    world.both = threading.Barrier(1)
+    verdict = world.rehearse(**settings)
+    assert world.pressed == ["first"]
+    assert line(verdict, "shutdown").status is Status.PROVED
+
+
+def test_a_deaf_second_machine_fails_and_is_explained_by_its_own_disk(world: World) -> None:
+    world.down = None
+    verdict = world.rehearse()
+    assert [claim.id for claim in verdict.failures] == ["shutdown"]
+    assert [image.parent.name for image in world.explained] == ["1"]
+
+
+def test_a_first_machine_that_failed_is_shut_down_for_its_logs(world: World) -> None:
+    world.first = {"failed": ("broken.service",)}
+    verdict = world.rehearse()
+    assert sorted(world.pressed) == ["1", "first"]
+    assert [claim.id for claim in verdict.failures] == ["units"]
+    assert line(verdict, "shutdown").status is Status.PROVED
 
 
 @pytest.mark.parametrize(("kvm", "settings"), [(True, {}), (False, {"rerun": True})])

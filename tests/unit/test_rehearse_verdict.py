@@ -228,6 +228,19 @@ def test_a_console_elsewhere_and_a_deaf_power_button_fail(tmp_path: Path) -> Non
     assert made["shutdown"].status is Status.FAILED
 
 
+def test_a_machine_that_was_cut_off_has_no_line_of_the_power_button(tmp_path: Path) -> None:
+    boot = seen(tmp_path, known=facts(), reports=[READY], pressed=False)
+    assert "shutdown" not in lines(claims(boot, SIZE))
+
+
+def test_a_console_is_read_again_when_it_has_grown(tmp_path: Path) -> None:
+    boot = seen(tmp_path, known=facts())
+    assert "Power down" not in boot.printed
+    with boot.console.open("a") as console:
+        console.write("reboot: Power down\r\n")
+    assert "Power down" in boot.printed
+
+
 def test_another_instance_is_set_up_anew(tmp_path: Path) -> None:
     first = seen(tmp_path, known=facts())
     fresh = facts(**FRESH)

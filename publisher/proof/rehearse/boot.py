@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,8 +41,9 @@ FLUSH = 20.0
 class Order:
     """One instance to be: its kind of machine, and the overlay that is its disk.
     `directory` is private to it; `full` is said of the machine with all that the look
-    has, whose boot is followed to its end. Any other has no TPM, and is cut off once
-    it was observed. `cpus` None: as many as a guest gets here."""
+    has: any other has no TPM, and nobody waits for its agents. One that is `full`, or to
+    be shut `down` in the end, is observed when its boot has come to an end; who is not to
+    be shut down is cut off then. `cpus` None: as many as a guest gets here."""
 
     guest: Guest
     look: Look
@@ -52,6 +52,7 @@ class Order:
     settings: Rehearse
     directory: Path
     full: bool
+    down: bool
     cpus: int | None = None
 
     @property
@@ -90,8 +91,10 @@ class Seen:
     facts: Facts | None = None
     error: BuildError | None = None
     phases: dict[str, float] = field(default_factory=dict)
+    pressed: bool = False
+    """The power button was."""
     down: float | None = None
-    """Seconds that the power button took; None when it was not pressed or had no effect."""
+    """Seconds that it took; None when it was not pressed or had no effect."""
     answered: bool = False
     """An SSH server greeted."""
     crashed: bool = False
@@ -99,14 +102,18 @@ class Seen:
     blind: bool = False
     """The guest could not be given a metadata service: see Order.blind."""
     seconds: float = 0.0
+    _printed: tuple[int, str] = (-1, "")
 
-    @functools.cached_property
+    @property
     def printed(self) -> str:
-        """All that the console printed, as plain text."""
+        """All that the console printed so far, as plain text."""
         try:
-            return plain(self.console.read_bytes().decode(errors="replace"))
+            if self.console.stat().st_size != self._printed[0]:
+                said = self.console.read_bytes()
+                self._printed = len(said), plain(said.decode(errors="replace"))
         except FileNotFoundError:
             return ""
+        return self._printed[1]
 
     def report(self, *kinds: str) -> Report | None:
         """The first of these kinds."""
@@ -129,9 +136,16 @@ def instance(public_key: str, address: str) -> tuple[Instance, str]:
     return Instance(seed, name, USER, public_key, user_data(USER, token), address), token
 
 
-def boot(order: Order, task: Task, *, act: Callable[[Shell], None] = lambda _: None) -> Seen:
-    """Boot, log in, observe, `act`, power off. Raises HostError and Cancelled; whatever
-    the guest does is in what is returned."""
+def boot(
+    order: Order,
+    task: Task,
+    *,
+    act: Callable[[Shell], None] = lambda _: None,
+    sound: Callable[[Seen], bool] = lambda _: True,
+) -> Seen:
+    """Boot, log in, observe, `act`, power off. Who is not `sound` is shut down in any case,
+    so that its logs can be read. Raises HostError and Cancelled; whatever the guest does is
+    in what is returned."""
     directory, full = order.directory, order.full
     clock = task.clock
     started = clock.monotonic()
@@ -160,7 +174,7 @@ def boot(order: Order, task: Task, *, act: Callable[[Shell], None] = lambda _: N
             else:
                 shell.connect()
                 task.phase("looking around")
-                seen.facts = observe(shell, order.look.agents, wait=full)
+                seen.facts = observe(shell, order.look.agents, wait=full or order.down)
                 if order.look.reports_ready and full:
                     _await_ready(service, task)
                 act(shell)
@@ -169,8 +183,10 @@ def boot(order: Order, task: Task, *, act: Callable[[Shell], None] = lambda _: N
         seen.answered = shell.answered
         seen.crashed = machine.crashed
         seen.phases = machine.tracker.seconds
-        if full and seen.error is None:
+        seen.reports = service.reports()
+        if seen.error is None and (order.down or not sound(seen)):
             shell.close()
+            seen.pressed = True
             seen.down = _power_off(machine, task)
         elif seen.error is not None and machine.tracker.phase >= Phase.INIT:
             _flush(machine)

@@ -194,7 +194,7 @@ def console(seen: Seen) -> Answer:
 
 
 def shutdown(seen: Seen) -> Answer:
-    if seen.error is not None:
+    if not seen.pressed:
         return None
     if seen.down is not None:
         return _proved(f"off {seen.down:.0f} s after the ACPI power button")
@@ -221,18 +221,19 @@ _BEFORE = (
 _AFTER = (
     _Line("units", "no unit failed", units),
     _Line("console", "the console reaches the serial port", console),
-    _Line("shutdown", "the power button shuts down cleanly", shutdown),
 )
+_END = _Line("shutdown", "the power button shuts down cleanly", shutdown)
 
 
 def claims(seen: Seen, size: int, checked: Sequence[Claim] = ()) -> list[Claim]:
     """The lines of the first boot; `size` is the image's own, in bytes, `checked` the
     lines of the user's own checks in it. What a boot that ended early did not show is
-    not reached."""
+    not reached. A boot that was cut off has no line of the power button."""
     lines = [*_BEFORE, _Line("growth", "root file system grew", lambda s: growth(s, size))]
     if seen.look.reports_ready:
         lines.append(_Line("ready", "the guest reported ready", ready))
-    judged = [_claim(line, line.judge(seen)) for line in (*lines, *_AFTER)]
+    lines += _AFTER if seen.error is None and not seen.pressed else (*_AFTER, _END)
+    judged = [_claim(line, line.judge(seen)) for line in lines]
     if seen.error is not None:
         told = any(claim.status is Status.FAILED for claim in checked)
         judged = judged if told else _first_failure(judged, seen)
@@ -267,6 +268,11 @@ def _first_failure(judged: list[Claim], seen: Seen) -> list[Claim]:
         at = missing[0] if missing else len(judged) - 1
         judged[at] = replace(judged[at], status=Status.FAILED, evidence=_first_line(seen))
     return judged
+
+
+def shut_down(seen: Seen) -> Claim:
+    """The line of the power button, of another instance than the first one."""
+    return _claim(_END, _END.judge(seen))
 
 
 def _claim(line: _Line, answer: Answer) -> Claim:

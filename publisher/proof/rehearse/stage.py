@@ -43,14 +43,16 @@ def rehearse_one(
         booted = _order_of_boots(looks, again=settings.second_boot)
         beside = min(len(booted), capacity.PAIR, capacity.machines())
         cpus = capacity.processors(beside)
+        left_out = _not_again(settings, spec)
+        # the first one has more to do than the one beside it; its disk may have to be whole
+        at_end = 1 if beside > 1 and left_out else 0
         orders = []
         for number, look in enumerate(booted):
             room, image = _room(directory / str(number))
-            orders.append(
-                Order(guest, look, spec.arch, image, settings, room, full=not number, cpus=cpus)
-            )
+            role = {"full": not number, "down": number == at_end}
+            orders.append(Order(guest, look, spec.arch, image, settings, room, **role, cpus=cpus))
         acts = _boots(orders, disk, task, beside=beside)
-        acts.append(_rerun(orders[0], acts[0].seen, disk, task))
+        acts.append(_rerun(orders[0], acts[0].seen, disk, task, left_out))
         failed = any(act.failed for act in acts)
         claims = [claim for act in acts for claim in _explained(act, directory, task)]
         boots = [act.seen for act in acts if act.seen is not None]
@@ -112,51 +114,67 @@ def _boots(orders: Sequence[Order], disk: Disk, task: Task, *, beside: int) -> l
         for claim in run_all(shell, asked, cloud):
             checked.append(claim)
 
+    def judged(first: Seen) -> list[Claim]:
+        return [*judge.claims(first, disk.size, checked), *checked]
+
+    def sound(first: Seen) -> bool:
+        return all(claim.status is not Status.FAILED for claim in judged(first))
+
     stop = Cancellation(task.cancellation)
     # the screen follows the first one
     quiet = Task(task.step, task.memory, cancellation=stop, clock=task.clock)
     with ThreadPoolExecutor(1, thread_name_prefix="rehearse-beside") as pool:
         try:
             running = [pool.submit(_boot, order, disk, quiet) for order in others if beside > 1]
-            first = _boot(first_order, disk, task, act=check)
+            first = _boot(first_order, disk, task, act=check, sound=sound)
             checked += left(asked, cloud, checked, first)
-            acts = [_Act(first, [*judge.claims(first, disk.size, checked), *checked])]
+            acts = [_Act(first, judged(first))]
             for number, order in enumerate(others):
                 if first.error is not None:
                     acts.append(_Act(None, [judge.unreached(order.look)]))
                     continue
                 task.phase(f"as another instance: {order.look.title}")
                 seen = running[number].result() if running else _boot(order, disk, task)
-                acts.append(_Act(seen, [judge.another(seen, first)]))
+                end = [judge.shut_down(seen)] if order.down and not first.pressed else []
+                acts.append(_Act(seen, [judge.another(seen, first), *end]))
             return acts
         finally:
             stop.cancel()
 
 
-def _rerun(order: Order, first: Seen | None, disk: Disk, task: Task) -> _Act:
+def _not_again(settings: Rehearse, spec: Spec) -> str:
+    """Why a used disk is not booted, empty if it is."""
+    if settings.rerun is None and accelerator.probe(spec.arch).kind == "tcg":
+        return "left out where guests run emulated: set rerun = true"
+    return "left out: rerun is false" if settings.rerun is False else ""
+
+
+def _rerun(order: Order, first: Seen | None, disk: Disk, task: Task, left_out: str) -> _Act:
     """What a customer gets who makes an image of a machine that has run."""
-    wanted = order.settings.rerun
     if first is None or first.error is not None:
         return _Act(None, [judge.not_again("")])
-    if wanted is None and accelerator.probe(order.arch).kind == "tcg":
-        return _Act(None, [judge.not_again("left out where guests run emulated: set rerun = true")])
-    if wanted is False:
-        return _Act(None, [judge.not_again("left out: rerun is false")])
+    if left_out:
+        return _Act(None, [judge.not_again(left_out)])
     task.phase("as another instance, from the first one's disk")
     used = Disk(order.image, disk.size, "", (), "qcow2")
     room, image = _room(order.directory.with_name("rerun"))
-    another = replace(order, image=image, directory=room, full=False, cpus=None)
+    another = replace(order, image=image, directory=room, full=False, down=False, cpus=None)
     seen = _boot(another, used, task)
     return _Act(seen, [judge.again(seen, first)])
 
 
 def _boot(
-    order: Order, disk: Disk, task: Task, *, act: Callable[[Shell], None] = lambda _: None
+    order: Order,
+    disk: Disk,
+    task: Task,
+    *,
+    act: Callable[[Shell], None] = lambda _: None,
+    sound: Callable[[Seen], bool] = lambda _: True,
 ) -> Seen:
     """The boot, and once another one when QEMU itself failed, which says nothing about
     the disk."""
     props.overlay(disk, order.image, task)
-    seen = boot(order, task, act=act)
+    seen = boot(order, task, act=act, sound=sound)
     if not seen.crashed:
         return seen
     task.note(f"QEMU failed, the machine is booted anew: {seen.error}", "warning")
@@ -164,7 +182,7 @@ def _boot(
     again.mkdir(mode=0o700)
     order.image.unlink()
     props.overlay(disk, order.image, task)
-    return boot(replace(order, directory=again), task, act=act)
+    return boot(replace(order, directory=again), task, act=act, sound=sound)
 
 
 def _explained(act: _Act, scratch: Path, task: Task) -> Sequence[Claim]:
