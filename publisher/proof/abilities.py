@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from publisher.model import Arch, Disk, Spec
-from publisher.proof.checks import boot
+from publisher.proof.checks import boot, ssh
 from publisher.proof.guest import Guest
 from publisher.proof.inspect.budget import READER_FAULTS, Budget, Unreadable
 from publisher.proof.inspect.inspection import Inspection
@@ -37,14 +38,20 @@ def _arch(disk: Inspection) -> Arch | None:
     return loader.program.arch if loader else None
 
 
+@contextlib.contextmanager
+def _opened(disk: Disk, task: Task) -> Iterator[Inspection]:
+    budget = Budget(check=task.check)
+    raw = disk.format == "raw"
+    with RawFile(disk.path, budget) if raw else viewed(disk.path, budget, task) as storage:
+        yield Inspection(storage, budget)
+
+
 def looked_at(spec: Spec, guest: Guest, disk: Disk, task: Task) -> Spec:
     """The spec with the abilities of the disk. Where they can't be read, a note says
     so, and it stays as it was: the options' defaults hold."""
-    budget = Budget(check=task.check)
-    raw = disk.format == "raw"
     try:
-        with RawFile(disk.path, budget) if raw else viewed(disk.path, budget, task) as storage:
-            found = guest.abilities(Inspection(storage, budget))
+        with _opened(disk, task) as opened:
+            found = guest.abilities(opened)
     except Unreadable as error:
         fault = error.message
     except READER_FAULTS as error:
@@ -54,3 +61,10 @@ def looked_at(spec: Spec, guest: Guest, disk: Disk, task: Task) -> Spec:
     text = f"what the disk supports can't be read ({fault}): {guest.title}'s defaults are taken"
     task.note(text, "warning")
     return spec
+
+
+def takes_any_host_key(disk: Disk, task: Task) -> bool:
+    """Whether its SSH server takes host keys of all kinds, as far as that can be read."""
+    with contextlib.suppress(Unreadable, *READER_FAULTS), _opened(disk, task) as opened:
+        return not {"hostkey", "hostkeyalgorithms"} & set(ssh.settings(opened.tree()))
+    return False

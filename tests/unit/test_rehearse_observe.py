@@ -11,7 +11,7 @@ import pytest
 
 from publisher.errors import BuildError
 from publisher.proof.rehearse import observe
-from publisher.proof.rehearse.userdata import user_data
+from publisher.proof.rehearse.userdata import QUICK, user_data
 
 
 def answer(**given: str) -> list[str]:
@@ -186,3 +186,10 @@ def test_user_data_hold_marks_and_no_key() -> None:
     assert config["write_files"][0]["content"] == "0123"
     assert "0123" in config["runcmd"][0][2]
     assert "ssh_authorized_keys" not in text
+
+
+def test_host_keys_are_the_images_choice_unless_some_are_asked_for() -> None:
+    config = json.loads(user_data("visitor", "0123").partition("\n")[2])
+    assert "ssh_genkeytypes" not in config
+    config = json.loads(user_data("visitor", "0123", QUICK).partition("\n")[2])
+    assert config["ssh_genkeytypes"] == ["ecdsa", "ed25519"]

@@ -15,12 +15,14 @@ from publisher.errors import BootError, Cancelled, HostError
 from publisher.model import Disk, Spec
 from publisher.proof.guest import Look, Report
 from publisher.proof.rehearse import autopsy, capacity, props, stage
-from publisher.proof.rehearse.boot import Order, Seen
+from publisher.proof.rehearse.boot import Button, Order, Seen
+from publisher.proof.rehearse.userdata import QUICK
 from publisher.proof.rehearse.verdict import Claim, Rehearsal, Status
 from publisher.rehearsal import Rehearse
 from publisher.task import Task, detached
 from publisher.vm import accelerator, namespace
 from publisher.vm.accelerator import Accelerator
+from tests.unit import lint_world
 from tests.unit.rehearsal_world import FRESH, LOOK, SIZE, Tree, facts, seen
 from tests.unit.test_rehearse_parts import Nimbus
 
@@ -42,10 +44,15 @@ class World:
         self.down: float | None = 2.0
         self.pressed: list[str] = []
         """The machines whose power button was pressed."""
+        self.late: bool | None = None
+        """Who is through after the other: the first machine, or not."""
+        self.through = threading.Event()
         self.error = ""
         self.crashes: list[bool] = []
         """Of whom QEMU itself fails in its next boot: the first machine, or not."""
         self.booted: list[tuple[str, bool, int | None]] = []
+        self.host_keys: list[Sequence[str]] = []
+        self.files_of_disk: lint_world.Files = {}
         self.images: list[Path] = []
         self.bases: list[tuple[Path, str, int]] = []
         """What the images were made over."""
@@ -85,11 +92,14 @@ class World:
         self.explained.append(image)
         yield PINNED
 
-    def boot(self, order: Order, task: Task, *, act: Any = None, sound: Any = None) -> Seen:
+    def boot(
+        self, order: Order, task: Task, *, act: Any = None, sound: Any = None, button: Button
+    ) -> Seen:
         if not self.alone:
             self.both.wait()
         self.booted.append((order.look.title, order.full, order.cpus))
         self.booted.sort(key=lambda entry: not entry[1])
+        self.host_keys.append(order.host_keys)
         assert not (order.directory / "console.log").exists()
         if order.full in self.crashes:
             self.crashes.remove(order.full)
@@ -102,7 +112,7 @@ class World:
             found = seen(
                 order.directory, known=known, error=self.error, reports=reports, pressed=False
             )
-            return self.leave(found, order, sound)
+            return self.leave(found, order, sound, button)
         if self.error:
             try:
                 task.sleep(5)
@@ -111,13 +121,16 @@ class World:
                 raise
         known = facts(**self.second)
         found = seen(order.directory, known=known, number=2, look=order.look, pressed=False)
-        return self.leave(found, order, sound)
+        return self.leave(found, order, sound, button)
 
-    def leave(self, found: Seen, order: Order, sound: Any) -> Seen:
+    def leave(self, found: Seen, order: Order, sound: Any, button: Button) -> Seen:
         """Shut the machine down where the real boot does."""
-        if found.error is None and (order.down or not sound(found)):
+        if order.full is self.late:
+            assert self.through.wait(5)
+        if found.error is None and (button.take() or not (sound is None or sound(found))):
             found.pressed, found.down = True, self.down
             self.pressed.append("first" if order.full else order.directory.name)
+        self.through.set()
         return found
 
     def rehearse(self, *, keep: bool = False, **settings: Any) -> Rehearsal:
@@ -125,6 +138,10 @@ class World:
         guest.looks = self.looks_of  # type: ignore[method-assign]
         disk = self.directory / "web.raw"
         disk.touch()
+        if self.files_of_disk:
+            made = self.directory / "made"
+            made.mkdir()
+            lint_world.disk_file(made, self.files_of_disk, {}).rename(disk)
         return stage.rehearse_one(
             Disk(disk, SIZE, "", ()),
             guest,
@@ -238,7 +255,7 @@ def test_a_shared_identity_fails_and_keeps_both_logs(world: World) -> None:
 def test_what_ends_the_first_machine_ends_the_other(world: World) -> None:
     running = threading.Event()
 
-    def boot(order: Order, task: Task, *, act: Any = None, sound: Any = None) -> Seen:
+    def boot(order: Order, task: Task, *, act: Any, button: Any, sound: Any = None) -> Seen:
         if order.full:
             running.wait(5)
             raise HostError("no swtpm")
@@ -264,7 +281,7 @@ def test_a_check_that_ends_the_guest_fails_alone_and_keeps_the_ones_before(world
         yield Claim("check-2", "b", Status.FAILED, "the guest ended under it")
         raise BootError("it restarted", phase="ready", console="", hint="")
 
-    def boot(order: Order, task: Task, *, act: Any = None, sound: Any = None) -> Seen:
+    def boot(order: Order, task: Task, *, act: Any, button: Any, sound: Any = None) -> Seen:
         found = seen(order.directory, known=facts(), reports=[READY], error="it restarted")
         with contextlib.suppress(BootError):
             act(None)
@@ -295,9 +312,13 @@ def rerun(verdict: Rehearsal) -> Claim:
     return line(verdict, "rerun")
 
 
-def test_of_two_machines_the_one_that_is_done_first_is_shut_down(world: World) -> None:
+@pytest.mark.parametrize(("late", "pressed"), [(True, "1"), (False, "first")])
+def test_of_two_machines_the_one_that_is_through_first_is_shut_down(
+    late: bool, pressed: str, world: World
+) -> None:
+    world.late = late
     verdict = world.rehearse()
-    assert world.pressed == ["1"]
+    assert world.pressed == [pressed]
     assert line(verdict, "shutdown").status is Status.PROVED
 
 
@@ -308,6 +329,7 @@ def test_a_machine_that_boots_alone_or_whose_disk_is_used_again_is_shut_down(
     machines: int, settings: dict[str, bool], world: World
 ) -> None:
     world.machines(machines)
+    world.late = True if machines > 1 and settings.get("second_boot", True) else None
     # the used disk boots on its own, and nothing waits for another machine then
     world.both = threading.Barrier(1)
     verdict = world.rehearse(**settings)
@@ -316,14 +338,14 @@ def test_a_machine_that_boots_alone_or_whose_disk_is_used_again_is_shut_down(
 
 
 def test_a_deaf_second_machine_fails_and_is_explained_by_its_own_disk(world: World) -> None:
-    world.down = None
+    world.down, world.late = None, True
     verdict = world.rehearse()
     assert [claim.id for claim in verdict.failures] == ["shutdown"]
     assert [image.parent.name for image in world.explained] == ["1"]
 
 
 def test_a_first_machine_that_failed_is_shut_down_for_its_logs(world: World) -> None:
-    world.first = {"failed": ("broken.service",)}
+    world.first, world.late = {"failed": ("broken.service",)}, True
     verdict = world.rehearse()
     assert sorted(world.pressed) == ["1", "first"]
     assert [claim.id for claim in verdict.failures] == ["units"]
@@ -394,6 +416,32 @@ def test_what_no_ipv6_leaves_open_is_said(world: World) -> None:
     (claim,) = [claim for claim in claims if claim.id == "ipv6"]
     assert claim.status is Status.UNPROVABLE
     assert claim.evidence == "Operation not supported"
+
+
+@pytest.mark.parametrize(
+    ("line", "kinds"),
+    [
+        ("ClientAliveInterval 120", QUICK),
+        ("HostKey /etc/ssh/ssh_host_rsa_key", ()),
+        ("HostKeyAlgorithms rsa-sha2-512", ()),
+    ],
+)
+def test_a_server_that_is_choosy_about_its_keys_gets_all_of_them(
+    line: str, kinds: tuple[str, ...], world: World
+) -> None:
+    """Else none that it takes may be there, and nobody can log in."""
+    world.files_of_disk = {
+        **lint_world.good(),
+        "/etc/ssh/sshd_config": b"Include /etc/ssh/sshd_config.d/*.conf\n",
+        "/etc/ssh/sshd_config.d/10.conf": line.encode(),
+    }
+    world.rehearse()
+    assert world.host_keys == [kinds, kinds]
+
+
+def test_a_disk_that_cant_be_read_makes_the_keys_of_its_choice(world: World) -> None:
+    world.rehearse()
+    assert world.host_keys == [(), ()]
 
 
 def test_logs_are_kept_when_asked_for(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,9 +42,8 @@ FLUSH = 20.0
 class Order:
     """One instance to be: its kind of machine, and the overlay that is its disk.
     `directory` is private to it; `full` is said of the machine with all that the look
-    has: any other has no TPM, and nobody waits for its agents. One that is `full`, or to
-    be shut `down` in the end, is observed when its boot has come to an end; who is not to
-    be shut down is cut off then. `cpus` None: as many as a guest gets here."""
+    has: any other has no TPM, and nobody waits for its agents. `cpus` None: as many as
+    a guest gets here."""
 
     guest: Guest
     look: Look
@@ -52,7 +52,8 @@ class Order:
     settings: Rehearse
     directory: Path
     full: bool
-    down: bool
+    host_keys: Sequence[str] = ()
+    """The kinds that its user data ask for; empty for those that the image makes."""
     cpus: int | None = None
 
     @property
@@ -73,6 +74,21 @@ class Order:
             endpoints=service.endpoints,
             names={**self.look.names, **service.names},
         )
+
+
+class Button:
+    """The power button of machines that run side by side: to show that it works one of them
+    has to be shut down, the one that is through first. The others are cut off."""
+
+    def __init__(self, *, taken: bool = False) -> None:
+        self.taken = taken
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """True for the first who asks."""
+        with self._lock:
+            taken, self.taken = self.taken, True
+            return not taken
 
 
 @dataclass
@@ -129,11 +145,12 @@ class Seen:
         return max(reached, Phase.NETWORK) if self.reports or self.answered else reached
 
 
-def instance(public_key: str, address: str) -> tuple[Instance, str]:
+def instance(public_key: str, address: str, host_keys: Sequence[str]) -> tuple[Instance, str]:
     """A new machine of the owner of that key, and the token that its user data leave."""
     seed, token = secrets.token_hex(16), secrets.token_hex(8)
     name = f"rehearsal-{seed[:8]}"
-    return Instance(seed, name, USER, public_key, user_data(USER, token), address), token
+    data = user_data(USER, token, host_keys)
+    return Instance(seed, name, USER, public_key, data, address), token
 
 
 def boot(
@@ -142,16 +159,17 @@ def boot(
     *,
     act: Callable[[Shell], None] = lambda _: None,
     sound: Callable[[Seen], bool] = lambda _: True,
+    button: Button,
 ) -> Seen:
-    """Boot, log in, observe, `act`, power off. Who is not `sound` is shut down in any case,
-    so that its logs can be read. Raises HostError and Cancelled; whatever the guest does is
-    in what is returned."""
+    """Boot, log in, observe, `act`, and power off, or cut off where the `button` is taken:
+    but who is not `sound` is shut down, so that its logs can be read. Raises HostError and
+    Cancelled; whatever the guest does is in what is returned."""
     directory, full = order.directory, order.full
     clock = task.clock
     started = clock.monotonic()
     pair = keys.generate(directory, task)
     kind: type[Network] = PrivateNetwork if order.enclosed else RestrictedNetwork
-    who, token = instance(pair.user_public, kind.address)
+    who, token = instance(pair.user_public, kind.address, order.host_keys)
     service = order.guest.service(who, order.look)
     log = directory / "console.log"
     known = service.instance_id
@@ -174,7 +192,7 @@ def boot(
             else:
                 shell.connect()
                 task.phase("looking around")
-                seen.facts = observe(shell, order.look.agents, wait=full or order.down)
+                seen.facts = observe(shell, order.look.agents, wait=full or not button.taken)
                 if order.look.reports_ready and full:
                     _await_ready(service, task)
                 act(shell)
@@ -184,7 +202,7 @@ def boot(
         seen.crashed = machine.crashed
         seen.phases = machine.tracker.seconds
         seen.reports = service.reports()
-        if seen.error is None and (order.down or not sound(seen)):
+        if seen.error is None and (button.take() or not sound(seen)):
             shell.close()
             seen.pressed = True
             seen.down = _power_off(machine, task)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publisher.model import Disk, Spec
-from publisher.proof.abilities import looked_at
+from publisher.proof.abilities import looked_at, takes_any_host_key
 from publisher.proof.guest import Guest, Look
 from publisher.proof.rehearse import autopsy, capacity, causes, judge, props
-from publisher.proof.rehearse.boot import Order, Seen, boot
+from publisher.proof.rehearse.boot import Button, Order, Seen, boot
 from publisher.proof.rehearse.checks import left, run_all
 from publisher.proof.rehearse.evidence import Evidence, Files
+from publisher.proof.rehearse.userdata import QUICK
 from publisher.proof.rehearse.verdict import Claim, Rehearsal, Status
 from publisher.rehearsal import Rehearse
 from publisher.task import Cancellation, Task
@@ -44,14 +45,13 @@ def rehearse_one(
         beside = min(len(booted), capacity.PAIR, capacity.machines())
         cpus = capacity.processors(beside)
         left_out = _not_again(settings, spec)
-        # the first one has more to do than the one beside it; its disk may have to be whole
-        at_end = 1 if beside > 1 and left_out else 0
+        quick = QUICK if takes_any_host_key(disk, task) else ()
         orders = []
         for number, look in enumerate(booted):
             room, image = _room(directory / str(number))
-            role = {"full": not number, "down": number == at_end}
-            orders.append(Order(guest, look, spec.arch, image, settings, room, **role, cpus=cpus))
-        acts = _boots(orders, disk, task, beside=beside)
+            place = guest, look, spec.arch, image, settings, room
+            orders.append(Order(*place, full=not number, host_keys=quick, cpus=cpus))
+        acts = _boots(orders, disk, task, beside=beside, whole=not left_out)
         acts.append(_rerun(orders[0], acts[0].seen, disk, task, left_out))
         failed = any(act.failed for act in acts)
         claims = [claim for act in acts for claim in _explained(act, directory, task)]
@@ -102,9 +102,14 @@ def _room(directory: Path) -> tuple[Path, Path]:
     return directory, directory / "overlay.qcow2"
 
 
-def _boots(orders: Sequence[Order], disk: Disk, task: Task, *, beside: int) -> list[_Act]:
-    """The boots of the disk; after a first one that failed there is no other one."""
+def _boots(
+    orders: Sequence[Order], disk: Disk, task: Task, *, beside: int, whole: bool
+) -> list[_Act]:
+    """The boots of the disk; after a first one that failed there is no other one. `whole`:
+    the first one's own disk will be booted again, so that it can't be cut off."""
     first_order, *others = orders
+    button = Button()
+    theirs = button if beside > 1 and not whole else Button(taken=True)
     asked, cloud = first_order.settings.checks, first_order.guest.name
     checked: list[Claim] = []
 
@@ -125,8 +130,12 @@ def _boots(orders: Sequence[Order], disk: Disk, task: Task, *, beside: int) -> l
     quiet = Task(task.step, task.memory, cancellation=stop, clock=task.clock)
     with ThreadPoolExecutor(1, thread_name_prefix="rehearse-beside") as pool:
         try:
-            running = [pool.submit(_boot, order, disk, quiet) for order in others if beside > 1]
-            first = _boot(first_order, disk, task, act=check, sound=sound)
+            running = [
+                pool.submit(_boot, order, disk, quiet, button=theirs)
+                for order in others
+                if beside > 1
+            ]
+            first = _boot(first_order, disk, task, act=check, sound=sound, button=button)
             checked += left(asked, cloud, checked, first)
             acts = [_Act(first, judged(first))]
             for number, order in enumerate(others):
@@ -134,8 +143,10 @@ def _boots(orders: Sequence[Order], disk: Disk, task: Task, *, beside: int) -> l
                     acts.append(_Act(None, [judge.unreached(order.look)]))
                     continue
                 task.phase(f"as another instance: {order.look.title}")
-                seen = running[number].result() if running else _boot(order, disk, task)
-                end = [judge.shut_down(seen)] if order.down and not first.pressed else []
+                seen = (
+                    running[number].result() if running else _boot(order, disk, task, button=theirs)
+                )
+                end = [judge.shut_down(seen)] if seen.pressed and not first.pressed else []
                 acts.append(_Act(seen, [judge.another(seen, first), *end]))
             return acts
         finally:
@@ -158,8 +169,8 @@ def _rerun(order: Order, first: Seen | None, disk: Disk, task: Task, left_out: s
     task.phase("as another instance, from the first one's disk")
     used = Disk(order.image, disk.size, "", (), "qcow2")
     room, image = _room(order.directory.with_name("rerun"))
-    another = replace(order, image=image, directory=room, full=False, down=False, cpus=None)
-    seen = _boot(another, used, task)
+    another = replace(order, image=image, directory=room, full=False, cpus=None)
+    seen = _boot(another, used, task, button=Button(taken=True))
     return _Act(seen, [judge.again(seen, first)])
 
 
@@ -170,11 +181,12 @@ def _boot(
     *,
     act: Callable[[Shell], None] = lambda _: None,
     sound: Callable[[Seen], bool] = lambda _: True,
+    button: Button,
 ) -> Seen:
     """The boot, and once another one when QEMU itself failed, which says nothing about
     the disk."""
     props.overlay(disk, order.image, task)
-    seen = boot(order, task, act=act, sound=sound)
+    seen = boot(order, task, act=act, sound=sound, button=button)
     if not seen.crashed:
         return seen
     task.note(f"QEMU failed, the machine is booted anew: {seen.error}", "warning")
@@ -182,7 +194,7 @@ def _boot(
     again.mkdir(mode=0o700)
     order.image.unlink()
     props.overlay(disk, order.image, task)
-    return boot(replace(order, directory=again), task, act=act, sound=sound)
+    return boot(replace(order, directory=again), task, act=act, sound=sound, button=button)
 
 
 def _explained(act: _Act, scratch: Path, task: Task) -> Sequence[Claim]:
