@@ -22,6 +22,8 @@ _ASKED = (
     "{run = 'getent hosts $(hostname)', name = 'it knows its own name'}",
     "{run = 'cat /sys/class/dmi/id/chassis_asset_tag', output = '^7783-7084-', on = ['azure']}",
     "{run = 'cat /sys/class/dmi/id/product_name', output = '^Google Compute E', on = ['gcp']}",
+    "{run = 'cat /run/cloud-init/status.json', output = 'DataSourceGCELocal', on = ['gcp']}",
+    "{run = '! grep google.internal /etc/hosts', on = ['aws', 'azure']}",
     "{run = 'ls /sys/class/nvme', output = '^nvme0$', on = ['aws']}",
 )
 _SETTINGS = (f"rehearse.checks=[{', '.join(_ASKED)}]", "rehearse.rerun=false")

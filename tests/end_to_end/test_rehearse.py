@@ -54,7 +54,7 @@ def test_the_demo_is_a_good_machine_of_each_cloud(
     by_boot = [claim for claim in verdict.claims if claim.id not in ("hardware", "rerun")]
     assert {claim.status for claim in by_boot} == {Status.PROVED}
     assert {"identity", "growth", "datasource", "shutdown"} < {claim.id for claim in by_boot}
-    assert len([claim for claim in by_boot if claim.id.startswith("check-")]) == 4
+    assert len([claim for claim in by_boot if claim.id.startswith("check-")]) == 5
     assert len(verdict.boots) == 2
     (rerun,) = [claim for claim in verdict.claims if claim.id == "rerun"]
     assert rerun.evidence == "left out: rerun is false"
