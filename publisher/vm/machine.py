@@ -96,7 +96,8 @@ def arguments(
     argv = [platform.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     bare = platform.bare if hardware.board.bare else ""
     argv += ["-machine", f"{platform.machine}{bare}", *accelerator.launch(room)]
-    argv += ["-smp", str(hardware.cpus or cpus()), "-m", str(hardware.memory)]
+    argv += ["-smp", accelerator.processors(hardware.cpus or cpus())]
+    argv += ["-m", str(hardware.memory)]
     argv += ["-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"]
     argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
     argv += ["-object", "rng-builtin,id=rng"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,40 @@ from publisher.vm.probe import GUESTS
 
 X86 = PLATFORMS["x86_64"]
 ARM = PLATFORMS["aarch64"]
+
+
+def test_an_emulated_processor_is_never_the_only_one_that_there_can_be() -> None:
+    emulated = decide("x86_64", native=False, device="", guest="", cpus=2)
+    assert emulated.processors(1) == "cpus=1,maxcpus=2"
+    assert emulated.processors(2) == "cpus=2"
+    real = decide("x86_64", native=True, device="", guest="", cpus=2)
+    assert real.processors(1) == "cpus=1"
+
+
+# MFENCE; LOCK ADD BYTE [1000h], 1; then out of QEMU by its debug port
+_ORDERED = bytes.fromhex("0faef0 f08006001001 b001e6f4 f4")
+
+
+@pytest.mark.parametrize(("alone", "kept"), [("", True), ("cpus=1", False)])
+def test_qemu_keeps_the_order_of_memory_for_devices(tmp_path: Path, alone: str, kept: bool) -> None:
+    """And would not with one processor and no place for another."""
+    if host.which(X86.qemu) is None:
+        pytest.skip(f"{X86.qemu} is missing")
+    rom = bytearray(b"\xf4" * 0x10000)
+    rom[: len(_ORDERED)] = _ORDERED
+    rom[0xFFF0:0xFFF5] = bytes.fromhex("ea000000f0")
+    (tmp_path / "rom").write_bytes(rom)
+    emulated = decide("x86_64", native=False, device="", guest="", cpus=2)
+    argv = [X86.qemu, "-nodefaults", "-no-user-config", *emulated.arguments, "-m", "16"]
+    argv += ["-smp", alone or emulated.processors(1), "-display", "none", "-no-reboot"]
+    argv += ["-bios", str(tmp_path / "rom"), "-device", "isa-debug-exit,iobase=0xf4"]
+    argv += ["-d", "op", "-D", str(tmp_path / "log")]
+    ended = subprocess.run(argv, capture_output=True, timeout=20, check=False)
+    assert ended.returncode == 3, ended.stderr
+    translated = (tmp_path / "log").read_text()
+    assert ("atomic_add" in translated) is kept
+    if kept:
+        assert re.search(r"^ mb ", translated, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -34,11 +70,10 @@ def test_the_decision(native: bool, device: str, guest: str, kind: str, words: s
     assert "\n" not in chosen.reason
 
 
-def test_emulation_uses_all_processors() -> None:
-    two = decide("x86_64", native=True, device="none", guest="", cpus=2)
-    assert "tcg,thread=multi" in two.arguments
-    one = decide("x86_64", native=True, device="none", guest="", cpus=1)
-    assert "tcg,thread=single" in one.arguments
+@pytest.mark.parametrize("number", [1, 2])
+def test_emulation_uses_all_processors(number: int) -> None:
+    one = decide("x86_64", native=True, device="none", guest="", cpus=number)
+    assert "tcg,thread=multi" in one.arguments
     cpu = one.arguments[-1].split(",")
     assert cpu[0] == "max"
     assert {"-la57", "-monitor", "vendor=GenuineIntel", "model=28"} < set(cpu)
