@@ -400,6 +400,23 @@ def test_a_device_of_fstab_that_is_not_there(tmp_path: Path) -> None:
     assert "/etc/fstab names a device" in cause("login", tmp_path, SOUND, console=console)
 
 
+HUNG = (
+    "[ TIME ] Timed out waiting for device dev-disk-by\\x2duuid-9.device - /dev/disk/9.\n"
+    "[  243.3] INFO: task jbd2/nvme0n1p1-:131 blocked for more than 121 seconds.\n"
+)
+
+
+@pytest.mark.parametrize("claim", ["root", "network", "login", "identity"])
+def test_a_disk_that_does_not_answer_is_no_fault_of_fstab(tmp_path: Path, claim: str) -> None:
+    said = cause(claim, tmp_path, SOUND, console=BOOTED + HUNG)
+    assert "the kernel's jbd2/nvme0n1p1- waits" in said
+
+
+def test_a_task_that_waits_for_something_else_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    console = KERNEL + "INFO: task mount.nfs:300 blocked for more than 121 seconds.\n"
+    assert "disk" not in cause("login", tmp_path, SOUND, console=console)
+
+
 def test_a_stalled_agent(tmp_path: Path) -> None:
     assert "no agent in the guest told" in cause("ready", tmp_path, SOUND, known=facts(), error="")
     conf = {**SOUND, "/etc/stratus-agent.conf": "Provisioning.Agent=disabled\n"}

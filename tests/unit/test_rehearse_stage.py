@@ -23,7 +23,7 @@ from publisher.task import Task, detached
 from publisher.vm import accelerator, namespace
 from publisher.vm.accelerator import Accelerator
 from tests.unit import lint_world
-from tests.unit.rehearsal_world import FRESH, LOOK, SIZE, Tree, facts, seen
+from tests.unit.rehearsal_world import BOOTED, FRESH, LOOK, SIZE, Tree, facts, seen
 from tests.unit.test_rehearse_parts import Nimbus
 
 BIOS = dataclasses.replace(LOOK, title="Nimbus n1, BIOS", boot="bios")
@@ -50,6 +50,8 @@ class World:
         self.error = ""
         self.crashes: list[bool] = []
         """Of whom QEMU itself fails in its next boot: the first machine, or not."""
+        self.consoles: list[str] = []
+        """What else the first machine's next boots print, which end then."""
         self.booted: list[tuple[str, bool, int | None]] = []
         self.host_keys: list[Sequence[str]] = []
         self.files_of_disk: lint_world.Files = {}
@@ -106,6 +108,9 @@ class World:
             crashed = seen(order.directory, known=None, error="QEMU ended (an assertion)")
             crashed.crashed = True
             return crashed
+        if order.full and self.consoles:
+            said = BOOTED + self.consoles.pop()
+            return seen(order.directory, console=said, error="no sign of life for 240 s")
         if order.full:
             known = None if self.error else facts(**self.first)
             reports = [] if self.error else [READY]
@@ -186,6 +191,17 @@ def test_a_machine_whose_qemu_crashed_boots_once_more_from_the_disk(
     assert len(world.images) == 3
     assert len(set(world.images)) == 2
     assert list((world.directory / "scratch").iterdir()) == []
+
+
+def test_a_machine_whose_disk_did_not_answer_boots_once_more(world: World) -> None:
+    world.machines(1)
+    hung = "[  243.3] INFO: task jbd2/sda1-8:131 blocked for more than 121 seconds.\n"
+    world.consoles = [hung]
+    assert world.rehearse().passed
+    assert [full for _, full, _ in world.booted] == [True, True, False]
+    world.consoles = [hung, hung]
+    verdict = world.rehearse()
+    assert "jbd2/sda1-8 waits" in verdict.failures[0].cause
 
 
 def test_a_qemu_that_crashes_again_is_no_chance(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -36,6 +37,9 @@ GRACE = 45.0
 that the prompt was slow to come, half of what that took."""
 FLUSH = 20.0
 """Seconds for a guest that failed to write its logs to its disk."""
+STARVED = re.compile(r"INFO: task ((?:jbd2|xfsaild|xfs-|btrfs-)\S*):\d+ blocked for more than")
+"""How Linux complains after two minutes (Documentation/admin-guide/sysctl/kernel.rst,
+hung_task_timeout_secs) of the threads by which file systems write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,13 @@ class Seen:
         except FileNotFoundError:
             return ""
         return self._printed[1]
+
+    @property
+    def starved(self) -> str:
+        """The part of the guest's kernel that waits for the disk for good; a working disk
+        of QEMU's answers within a second."""
+        found = STARVED.search(self.printed) if self.error is not None else None
+        return found[1] if found else ""
 
     def report(self, *kinds: str) -> Report | None:
         """The first of these kinds."""

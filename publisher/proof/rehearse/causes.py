@@ -35,6 +35,7 @@ _NETWORK: tuple[Rule, ...] = (
     clues_login.silent_agent,
 )
 _LOGIN: tuple[Rule, ...] = (
+    clues_boot.starved,
     clues_boot.LIBRARY,
     clues_boot.PANIC,
     *_CLOUD,
@@ -62,12 +63,13 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
         clues_boot.silent,
     ),
     "root": (
+        clues_boot.starved,
         clues_drivers.driver_of_root,
         clues_boot.mount_fails,
         clues_boot.LIBRARY,
         clues_boot.PANIC,
     ),
-    "network": _NETWORK,
+    "network": (clues_boot.starved, *_NETWORK),
     "datasource": (*_CLOUD, clues_network.no_dhcp),
     "user-data": _CLOUD,
     "login": _LOGIN,

@@ -97,6 +97,16 @@ def no_console(at: Evidence) -> Cause | None:
     return _writes_elsewhere(at, f"the kernel command line ({facts.cmdline})")
 
 
+def starved(at: Evidence) -> Cause | None:
+    if not at.seen.starved:
+        return None
+    disk = at.seen.look.disk
+    return Cause(
+        f"the disk did not answer any more, for which the kernel's {at.seen.starved} waits",
+        f"rehearse it again: if that repeats itself, its kernel does not work with QEMU's {disk}",
+    )
+
+
 def mount_fails(at: Evidence) -> Cause | None:
     found = re.search(
         r"Timed out waiting for device .*?(/dev/\S+|dev-\S+\.device)", at.seen.printed

@@ -183,13 +183,14 @@ def _boot(
     sound: Callable[[Seen], bool] = lambda _: True,
     button: Button,
 ) -> Seen:
-    """The boot, and once another one when QEMU itself failed, which says nothing about
-    the disk."""
+    """The boot, and once another one when QEMU itself failed or its disk did not answer,
+    which says nothing about the image."""
     props.overlay(disk, order.image, task)
     seen = boot(order, task, act=act, sound=sound, button=button)
-    if not seen.crashed:
+    if not seen.crashed and not seen.starved:
         return seen
-    task.note(f"QEMU failed, the machine is booted anew: {seen.error}", "warning")
+    failed = "QEMU failed" if seen.crashed else "QEMU's disk did not answer any more"
+    task.note(f"{failed}, the machine is booted anew: {seen.error}", "warning")
     again = order.directory.with_name(f"{order.directory.name}-again")
     again.mkdir(mode=0o700)
     order.image.unlink()
