@@ -40,7 +40,7 @@ class Accelerator(Noun):
         """The value of -smp for a guest with so many. QEMU takes one that can never have two
         for a world without threads, and translates its memory barriers to nothing, or
         locked instructions to plain ones, although devices serve it from threads of their
-        own: a disk then misses a request now and then, for which the guest waits forever
+        own: a disk or network card can miss a request, for which the guest waits forever
         (mended for barriers alone by QEMU's commit c914d46d0a64, in 8.1). An emulated one
         gets a place for another processor, which nobody fills."""
         alone = number == 1 and self.kind == "tcg"
