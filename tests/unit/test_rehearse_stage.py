@@ -335,7 +335,9 @@ def test_of_two_machines_the_one_that_is_through_first_is_shut_down(
     world.late = late
     verdict = world.rehearse()
     assert world.pressed == [pressed]
-    assert line(verdict, "shutdown").status is Status.PROVED
+    shown = line(verdict, "shutdown")
+    assert shown.status is Status.PROVED
+    assert (LOOK.title in shown.evidence) is (pressed == "1"), "whose it is"
 
 
 @pytest.mark.parametrize(

@@ -271,8 +271,10 @@ def _first_failure(judged: list[Claim], seen: Seen) -> list[Claim]:
 
 
 def shut_down(seen: Seen) -> Claim:
-    """The line of the power button, of another instance than the first one."""
-    return _claim(_END, _END.judge(seen))
+    """The line of the power button, of another instance than the first one, which may be
+    of another kind, too."""
+    claim = _claim(_END, _END.judge(seen))
+    return replace(claim, evidence=f"{claim.evidence} ({seen.look.title})")
 
 
 def _claim(line: _Line, answer: Answer) -> Claim:
