@@ -271,7 +271,7 @@ def test_a_shared_identity_fails_and_keeps_both_logs(world: World) -> None:
 def test_what_ends_the_first_machine_ends_the_other(world: World) -> None:
     running = threading.Event()
 
-    def boot(order: Order, task: Task, *, act: Any, button: Any, sound: Any = None) -> Seen:
+    def boot(order: Order, task: Task, **given: Any) -> Seen:
         if order.full:
             running.wait(5)
             raise HostError("no swtpm")
@@ -297,10 +297,10 @@ def test_a_check_that_ends_the_guest_fails_alone_and_keeps_the_ones_before(world
         yield Claim("check-2", "b", Status.FAILED, "the guest ended under it")
         raise BootError("it restarted", phase="ready", console="", hint="")
 
-    def boot(order: Order, task: Task, *, act: Any, button: Any, sound: Any = None) -> Seen:
+    def boot(order: Order, task: Task, **given: Any) -> Seen:
         found = seen(order.directory, known=facts(), reports=[READY], error="it restarted")
         with contextlib.suppress(BootError):
-            act(None)
+            given["act"](None)
         return found
 
     world.monkeypatch.setattr(stage, "run_all", run_all)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from publisher.model import Disk, Spec
@@ -109,7 +110,7 @@ def _boots(
     the first one's own disk will be booted again, so that it can't be cut off."""
     first_order, *others = orders
     button = Button()
-    theirs = button if beside > 1 and not whole else Button(taken=True)
+    another = partial(boot, button=Button(taken=True) if whole or beside < 2 else button)
     asked, cloud = first_order.settings.checks, first_order.guest.name
     checked: list[Claim] = []
 
@@ -131,11 +132,11 @@ def _boots(
     with ThreadPoolExecutor(1, thread_name_prefix="rehearse-beside") as pool:
         try:
             running = [
-                pool.submit(_boot, order, disk, quiet, button=theirs)
-                for order in others
-                if beside > 1
+                pool.submit(_boot, order, disk, quiet, another) for order in others if beside > 1
             ]
-            first = _boot(first_order, disk, task, act=check, sound=sound, button=button)
+            first = _boot(
+                first_order, disk, task, partial(boot, act=check, sound=sound, button=button)
+            )
             checked += left(asked, cloud, checked, first)
             acts = [_Act(first, judged(first))]
             for number, order in enumerate(others):
@@ -143,9 +144,7 @@ def _boots(
                     acts.append(_Act(None, [judge.unreached(order.look)]))
                     continue
                 task.phase(f"as another instance: {order.look.title}")
-                seen = (
-                    running[number].result() if running else _boot(order, disk, task, button=theirs)
-                )
+                seen = running[number].result() if running else _boot(order, disk, task, another)
                 end = [judge.shut_down(seen)] if seen.pressed and not first.pressed else []
                 acts.append(_Act(seen, [judge.another(seen, first), *end]))
             return acts
@@ -170,23 +169,15 @@ def _rerun(order: Order, first: Seen | None, disk: Disk, task: Task, left_out: s
     used = Disk(order.image, disk.size, "", (), "qcow2")
     room, image = _room(order.directory.with_name("rerun"))
     another = replace(order, image=image, directory=room, full=False, cpus=None)
-    seen = _boot(another, used, task, button=Button(taken=True))
+    seen = _boot(another, used, task, partial(boot, button=Button(taken=True)))
     return _Act(seen, [judge.again(seen, first)])
 
 
-def _boot(
-    order: Order,
-    disk: Disk,
-    task: Task,
-    *,
-    act: Callable[[Shell], None] = lambda _: None,
-    sound: Callable[[Seen], bool] = lambda _: True,
-    button: Button,
-) -> Seen:
-    """The boot, and once another one when QEMU itself failed or its disk did not answer,
-    which says nothing about the image."""
+def _boot(order: Order, disk: Disk, task: Task, run: Callable[[Order, Task], Seen]) -> Seen:
+    """The boot that `run` does, and once another one when QEMU itself failed or its disk
+    did not answer, which says nothing about the image."""
     props.overlay(disk, order.image, task)
-    seen = boot(order, task, act=act, sound=sound, button=button)
+    seen = run(order, task)
     if not seen.crashed and not seen.starved:
         return seen
     failed = "QEMU failed" if seen.crashed else "QEMU's disk did not answer any more"
@@ -195,7 +186,7 @@ def _boot(
     again.mkdir(mode=0o700)
     order.image.unlink()
     props.overlay(disk, order.image, task)
-    return boot(replace(order, directory=again), task, act=act, sound=sound, button=button)
+    return run(replace(order, directory=again), task)
 
 
 def _explained(act: _Act, scratch: Path, task: Task) -> Sequence[Claim]:
