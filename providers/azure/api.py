@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from providers.azure.credentials import (
@@ -18,7 +18,7 @@ from providers.azure.credentials import (
     endpoint,
     is_loopback,
 )
-from providers.azure.errors import classify, is_gone
+from providers.azure.errors import classify, is_gone, is_held
 from publisher.errors import ProviderError
 from publisher.provider import require, sdk_imports
 from publisher.task import Cancellation, Retry, Task
@@ -160,32 +160,45 @@ class Api:
         what: str,
         timeout: float = 3600.0,
         outcome: bool = False,
+        refusals: Collection[str] = (),
     ) -> Body:
         """Start a long-running operation and wait for its end.
 
         `begin(client, polling=…)` is one of the SDK's begin_ methods, and may be
-        repeated. Returns the result of an action where `outcome` asks for it:
-        a resource is better read anew by whoever needs it.
+        repeated. Where another operation holds the resource, `timeout` seconds are
+        waited for that, too: it may be this one, whose answer was lost. `refusals`
+        are codes that are raised instead. Returns the result of an action where
+        `outcome` asks for it: a resource is better read anew by whoever needs it.
         """
         from providers.azure.polling import StepwisePolling
 
-        def start() -> StepwisePolling:
-            def send(client: ComputeManagementClient) -> StepwisePolling:
-                poller = begin(client, polling=StepwisePolling())
-                method = poller.polling_method()
-                assert isinstance(method, StepwisePolling)
-                return method
+        method: StepwisePolling | None = None
 
-            return self.call(send)
-
-        method = task.retry(start)
+        def start(client: ComputeManagementClient) -> StepwisePolling:
+            started = begin(client, polling=StepwisePolling()).polling_method()
+            assert isinstance(started, StepwisePolling)
+            return started
 
         def look() -> tuple[float, bool]:
+            nonlocal method
+            if method is None:
+                try:
+                    method = self.call(start)
+                except ProviderError as error:
+                    if not is_held(error) or error.code in refusals:
+                        raise
+                    task.phase(f"{what}: {error.message}")
+                    return error.retry_after or 0.0, False
+                if not method.finished():
+                    return method.retry_after(), False
             done = self.call(lambda _: method.step())
             return method.retry_after(), done
 
         patiently(task, look, what=what, timeout=timeout)
-        return task.retry(lambda: self.call(lambda _: method.outcome())) if outcome else {}
+        if not outcome:
+            return {}
+        assert method is not None
+        return task.retry(lambda: self.call(lambda _: method.outcome()))
 
 
 def patiently(

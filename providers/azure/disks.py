@@ -14,6 +14,8 @@ from publisher.task import Task
 
 SAS_SECONDS = 24 * 3600
 _GONE_TIMEOUT = 900.0
+# Refusals of an access while one of another kind is open, left by a run that was killed.
+_OTHER_ACCESS = ("OperationNotAllowed", "Conflict")
 
 
 class Disks:
@@ -110,14 +112,14 @@ class Disks:
                 what=f"opening disk {name}",
                 timeout=_GONE_TIMEOUT,
                 outcome=True,
+                refusals=_OTHER_ACCESS,
             )
 
         try:
             body = begin()
         except ProviderError as error:
-            if error.code not in ("OperationNotAllowed", "Conflict"):
+            if error.code not in _OTHER_ACCESS:
                 raise
-            # Access of another kind is open, left by a run that was killed.
             self.revoke(name, task)
             body = begin()
         # A finished operation's own body wraps what a Location holds directly.

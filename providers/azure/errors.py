@@ -9,18 +9,12 @@ from publisher.errors import CredentialsError, ProviderError, QuotaError, Unreac
 from publisher.provider import sdk_imports
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-# Codes of 409 that mean "another operation is under way": the same request
-# succeeds later.
-_BUSY = frozenset(
-    {
-        "AnotherOperationInProgress",
-        "Conflict",
-        "ConflictingConcurrentWriteNotAllowed",
-        "ConflictingUserInput",
-        "OperationPreempted",
-        "RetryableError",
-    }
+# Codes of 409 that mean "another operation on it is under way", however long that takes.
+_HELD = frozenset(
+    {"AnotherOperationInProgress", "Conflict", "ConflictingConcurrentWriteNotAllowed"}
 )
+# Codes of 409 after which the same request succeeds later.
+_BUSY = _HELD | {"ConflictingUserInput", "OperationPreempted", "RetryableError"}
 _GONE = frozenset(
     {"ResourceNotFound", "NotFound", "ParentResourceNotFound", "ResourceGroupNotFound"}
 )
@@ -103,6 +97,11 @@ def _details(response: Any) -> tuple[str, str]:
 
 def is_gone(error: ProviderError) -> bool:
     return error.code in _GONE
+
+
+def is_held(error: ProviderError) -> bool:
+    """Whether the request must wait for another operation on the same resource."""
+    return error.transient and error.code in _HELD
 
 
 def _first_line(message: str) -> str:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from providers.azure.sandbox import operations
 from providers.azure.sandbox.resources import SUBSCRIPTION
+from providers.azure.sandbox.store import Entry
 from publisher.errors import Cancelled, ConflictError, ProviderError, VerifyError
+from publisher.events import StepPhase
 from publisher.model import Audience, Image, Query, Severity
-from publisher.task import Cancellation
+from publisher.task import Cancellation, Retry
 from tests.unit.azure_world import AzureWorld, azure_world, small_disk
 
 BOTH = ("westeurope", "northeurope")
@@ -197,3 +200,35 @@ def test_an_open_gallery_is_found(world: AzureWorld) -> None:
     image = world.publish()
     world.provider().release(image, Audience("public"), world.task())
     assert ("gallery", Severity.WARNING) in check(world)
+
+
+@pytest.mark.parametrize("path", ["/disks/", "/versions/"])
+def test_a_lost_answer_to_an_operation_that_takes_long_is_waited_for(
+    world: AzureWorld, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeated, the request meets its own operation, more often than there are attempts."""
+    task = world.task()
+    if path == "/versions/":
+        uploaded = world.provider().upload(world.disk, world.spec(), task)
+    refused = 0
+
+    def busy(self: operations.Operations, entry: Entry) -> bool:
+        nonlocal refused
+        if not held(self, entry):
+            return False
+        refused += 1
+        if refused == 3 * Retry().attempts:
+            monkeypatch.setattr(operations, "_AGE", 0.0)
+        return True
+
+    held = operations.Operations.busy
+    monkeypatch.setattr(operations.Operations, "busy", busy)
+    monkeypatch.setattr(operations, "_AGE", 3600.0)
+    world.sandbox.faults.add("lose", f"PUT .*{path}")
+    if path == "/disks/":
+        world.provider().upload(world.disk, world.spec(), task)
+    else:
+        world.provider().register(uploaded, world.spec(), task)
+    assert refused == 3 * Retry().attempts
+    why = "is in progress" if path == "/disks/" else "is being changed"
+    assert any(isinstance(event, StepPhase) and why in event.phase for event in world.events)
