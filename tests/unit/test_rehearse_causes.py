@@ -392,12 +392,51 @@ def test_a_loader_after_which_nothing_is_heard(tmp_path: Path) -> None:
     assert "GRUB wants /boot/vmlinuz-6.1" in cause("kernel", tmp_path, grub, console=missing)
 
 
-def test_a_device_of_fstab_that_is_not_there(tmp_path: Path) -> None:
-    console = KERNEL + (
-        "[ TIME ] Timed out waiting for device dev-disk-by\\x2duuid-9.device - /dev/disk/9.\n"
-        "You are in emergency mode. After logging in\n"
+@pytest.mark.parametrize(
+    ("device", "line"),
+    [
+        ("dev-disk-by\\x2duuid-9\\x2dA.device - /dev/disk/by-uuid/9-A", "UUID=9-A /srv ext4"),
+        ("dev-disk-by\\x2duuid-9\\x2dA.device", "UUID=9-A /srv ext4 defaults 0 2"),
+        ("/dev/disk/by-label/data", 'LABEL="data" /srv ext4 defaults 0 2'),
+        ("/dev/sdb1", "/dev/sdb1 /srv xfs"),
+        ("dev-disk-by…d8b\\x2d4f8c\\x2db6f0.device", "UUID=1d8b-4f8c-b6f0 /srv ext4"),
+    ],
+)
+def test_a_device_of_fstab_that_is_not_there(tmp_path: Path, device: str, line: str) -> None:
+    fstab = f"# what is mounted\nUUID=1 / ext4 defaults 0 1\n{line}\n"
+    console = KERNEL + f"[ TIME ] Timed out waiting for device {device}.\r\n"
+    said = cause("login", tmp_path, {**SOUND, "/etc/fstab": fstab}, console=console)
+    assert said == (
+        f"/etc/fstab, line 3 names a device that the machine has not: {line.split()[0]}"
     )
-    assert "/etc/fstab names a device" in cause("login", tmp_path, SOUND, console=console)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "UUID=9 /srv ext4 defaults,nofail 0 2",
+        "UUID=9 /srv ext4 noauto",
+        "UUID=9 none swap sw 0 0",
+        "UUID=8 /srv ext4",
+        "# UUID=9 /srv ext4",
+    ],
+)
+def test_a_device_that_a_boot_can_do_without_is_no_cause(tmp_path: Path, line: str) -> None:
+    files = {**SOUND, "/etc/fstab": f"UUID=1 / ext4 defaults 0 1\n{line}\n"}
+    waits = KERNEL + "[ TIME ] Timed out waiting for device /dev/disk/by-uuid/9.\n"
+    assert cause("login", tmp_path, files, console=waits) == ""
+    terminal = KERNEL + "[ TIME ] Timed out waiting for device dev-ttyS0.device - /dev/ttyS0.\n"
+    assert cause("login", tmp_path, files, console=terminal) == ""
+    stopped = waits + "You are in emergency mode. After logging in\n"
+    assert cause("login", tmp_path, files, console=stopped) == (
+        "the system waits for a device that the machine has not: /dev/disk/by-uuid/9"
+    )
+
+
+def test_an_emergency_that_is_no_wait_for_a_device(tmp_path: Path) -> None:
+    console = KERNEL + "You are in emergency mode. After logging in\n"
+    said = cause("root", tmp_path, SOUND, console=console)
+    assert "emergency mode, without having waited for a device" in said
 
 
 HUNG = (

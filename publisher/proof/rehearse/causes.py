@@ -10,6 +10,7 @@ from publisher.proof.rehearse import (
     clues_cloud,
     clues_drivers,
     clues_login,
+    clues_mount,
     clues_network,
 )
 from publisher.proof.rehearse.evidence import Cause, Evidence, Rule
@@ -25,7 +26,7 @@ _CLOUD: tuple[Rule, ...] = (
 _NETWORK: tuple[Rule, ...] = (
     clues_boot.LIBRARY,
     clues_boot.PANIC,
-    clues_boot.mount_fails,
+    clues_mount.mount_fails,
     clues_drivers.driver_of_card,
     *_CLOUD,
     clues_network.no_dhcp,
@@ -40,7 +41,7 @@ _LOGIN: tuple[Rule, ...] = (
     clues_boot.PANIC,
     *_CLOUD,
     clues_login.silent_agent,
-    clues_boot.mount_fails,
+    clues_mount.mount_fails,
     clues_login.no_sshd,
     clues_login.sshd_fails,
     clues_login.refuses_key,
@@ -65,7 +66,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "root": (
         clues_boot.starved,
         clues_drivers.driver_of_root,
-        clues_boot.mount_fails,
+        clues_mount.mount_fails,
         clues_boot.LIBRARY,
         clues_boot.PANIC,
     ),

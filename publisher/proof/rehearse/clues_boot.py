@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from publisher.proof.inspect.inspection import REMOVABLE
 from publisher.proof.rehearse.evidence import Cause, Evidence, said
 from publisher.proof.rehearse.remedies import install_grub, renew_grub, with_argument
@@ -104,19 +102,6 @@ def starved(at: Evidence) -> Cause | None:
     return Cause(
         f"the disk did not answer any more, for which the kernel's {at.seen.starved} waits",
         f"rehearse it again: if that repeats itself, its kernel does not work with QEMU's {disk}",
-    )
-
-
-def mount_fails(at: Evidence) -> Cause | None:
-    found = re.search(
-        r"Timed out waiting for device .*?(/dev/\S+|dev-\S+\.device)", at.seen.printed
-    )
-    if found is None and "emergency mode" not in at.seen.tracker.fatal:
-        return None
-    device = f": {found[1].rstrip('.')}" if found else ""
-    return Cause(
-        f"/etc/fstab names a device that the machine has not{device}",
-        "remove the line from /etc/fstab, or add nofail to its options",
     )
 
 

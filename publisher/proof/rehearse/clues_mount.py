@@ -1,0 +1,69 @@
+"""Why a file system was not mounted: what systemd waited for, and which line names that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from publisher.proof.rehearse.evidence import Cause, Evidence, Files, lines_of
+
+_FSTAB = "/etc/fstab"
+_WAITED = re.compile(r"Timed out waiting for device (\S.*?)\.?\s*$", re.MULTILINE)
+_BY = ("uuid", "label", "partuuid", "partlabel")
+_TAIL_LEAST = 6
+
+
+def mount_fails(at: Evidence) -> Cause | None:
+    """What a boot can do without (nofail, swap, a terminal, a TPM) is no cause of its end."""
+    waited = [_device(found[1]) for found in _WAITED.finditer(at.seen.printed)]
+    mounts = list(_needed(at.files))
+    for device in waited:
+        for number, name in mounts:
+            if _same(name, device):
+                return Cause(
+                    f"{_FSTAB}, line {number} names a device that the machine has not: {name}",
+                    f"remove the line from {_FSTAB}, or add nofail to its options",
+                )
+    if "emergency mode" not in at.seen.tracker.fatal:
+        return None
+    if waited:
+        return Cause(
+            f"the system waits for a device that the machine has not: {waited[0]}",
+            f"look for what names it in {_FSTAB}, /etc/crypttab and the kernel command line",
+        )
+    return Cause(
+        "systemd stopped in emergency mode, without having waited for a device",
+        f"the console tells above it what failed: often a file system of {_FSTAB} whose check, "
+        "type or options are wrong",
+    )
+
+
+def _needed(files: Files) -> Iterator[tuple[int, str]]:
+    """(line, device) of what must be mounted for a boot to go on (systemd.mount(5))."""
+    for _, number, line in lines_of(files, [_FSTAB]):
+        fields = line.split()
+        options = fields[3].split(",") if len(fields) > 3 else []
+        if len(fields) < 3 or fields[2] == "swap" or {"nofail", "noauto"} & set(options):
+            continue
+        yield number, fields[0]
+
+
+def _device(text: str) -> str:
+    """The path in a message, which names the unit (systemd.unit(5)), the path, or both."""
+    path = re.search(r"/dev/\S+", text)
+    if path:
+        return path[0]
+    unit = text.split()[0].removesuffix(".device")
+    if not unit.startswith("dev-"):
+        return text
+    slashed = "/" + unit.replace("-", "/")
+    return re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), slashed)
+
+
+def _same(name: str, device: str) -> bool:
+    """Whether a line's name is that device, of which systemd may have cut out the middle."""
+    key, _, value = name.partition("=")
+    if key.lower() in _BY:
+        name = f"/dev/disk/by-{key.lower()}/" + value.strip('"')
+    _, cut, tail = device.rpartition("…")
+    return name.endswith(tail) if cut and len(tail) >= _TAIL_LEAST else name == device
