@@ -181,12 +181,12 @@ def test_a_host_without_tls_is_not_talked_to(world: AzureWorld) -> None:
 
 def test_cancelling_breaks_a_transfer_that_hangs(world: AzureWorld, sas: str) -> None:
     cancellation = Cancellation()
-    world.sandbox.faults.add("stall", pattern="/md-", seconds=3.0)
+    world.sandbox.faults.add("stall", pattern="/md-", seconds=30.0)
     threading.Timer(0.2, cancellation.cancel).start()
     started = time.monotonic()
     with Pages(sas, world.task("other", cancellation)) as pages, pytest.raises(Cancelled):
         pages.put(0, b"x" * 512)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 15
     world.sandbox.faults.clear()
 
 
