@@ -644,7 +644,7 @@ BOOTS: tuple[Boots, ...] = (
         write("/usr/lib/x86_64-linux-gnu/libc.so.6", "\x7fELF"),
         "aws",
         "network",
-        "libc.so.6: file too short",
+        "init can't run: /lib/x86_64-linux-gnu/libc.so.6",
     ),
     Boots(
         "a server whose configuration is wrong",

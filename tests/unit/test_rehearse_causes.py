@@ -494,7 +494,21 @@ def test_an_init_that_lacks_a_library_is_named_rather_than_its_panic(tmp_path: P
         "[    2.5] Kernel panic - not syncing: Attempted to kill init!\n"
     )
     for claim in ("root", "network", "login"):
-        assert "init can't run: libc.so.6: file" in cause(claim, tmp_path, SOUND, console=console)
+        said = cause(claim, tmp_path, SOUND, console=console)
+        assert said == "init can't run: libc.so.6: file too short"
+
+
+@pytest.mark.parametrize("printed", ["/lib/libc.so.6: file ", "/lib/libc.so.6: ", "/lib/libc.so.6"])
+def test_a_panic_in_the_middle_of_what_init_says_is_no_part_of_it(
+    tmp_path: Path, printed: str
+) -> None:
+    console = KERNEL + (
+        f"/sbin/init: error while loading shared libraries: {printed}[    4.274544] Kernel panic "
+        "- not syncing: Attempted to kill init! exitcode=0x00007f00\r\n"
+        "[    4.275012] CPU: 1 PID: 1 Comm: init Not tainted 6.1.too shor0-57-cloud-amd64\r\nt\r\n"
+    )
+    said = cause("network", tmp_path, SOUND, console=console)
+    assert said == "init can't run: /lib/libc.so.6 (why is lost among the kernel's own lines)"
 
 
 def test_a_kernel_that_writes_elsewhere(tmp_path: Path) -> None:

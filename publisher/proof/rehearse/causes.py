@@ -24,7 +24,7 @@ _CLOUD: tuple[Rule, ...] = (
     clues_cloud.not_enabled,
 )
 _NETWORK: tuple[Rule, ...] = (
-    clues_boot.LIBRARY,
+    clues_boot.library,
     clues_boot.PANIC,
     clues_mount.mount_fails,
     clues_drivers.driver_of_card,
@@ -37,7 +37,7 @@ _NETWORK: tuple[Rule, ...] = (
 )
 _LOGIN: tuple[Rule, ...] = (
     clues_boot.starved,
-    clues_boot.LIBRARY,
+    clues_boot.library,
     clues_boot.PANIC,
     *_CLOUD,
     clues_login.silent_agent,
@@ -59,7 +59,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
         clues_boot.refused_by_secure_boot,
         clues_boot.nothing_to_boot,
         clues_boot.asks_in_grub,
-        clues_boot.LIBRARY,
+        clues_boot.library,
         clues_boot.PANIC,
         clues_boot.silent,
     ),
@@ -67,7 +67,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
         clues_boot.starved,
         clues_drivers.driver_of_root,
         clues_mount.mount_fails,
-        clues_boot.LIBRARY,
+        clues_boot.library,
         clues_boot.PANIC,
     ),
     "network": (clues_boot.starved, *_NETWORK),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from publisher.proof.inspect.inspection import REMOVABLE
 from publisher.proof.rehearse.evidence import Cause, Evidence, said
 from publisher.proof.rehearse.remedies import install_grub, renew_grub, with_argument
@@ -88,6 +90,23 @@ def silent(at: Evidence) -> Cause | None:
     return None
 
 
+def library(at: Evidence) -> Cause | None:
+    found = re.search(
+        r"error while loading shared libraries: (.+?)(\[ *\d+\.\d+\] .*)?$",
+        at.seen.printed,
+        re.MULTILINE,
+    )
+    if found is None:
+        return None
+    reason = found[1].strip()
+    if found[2]:  # the kernel's panic, which does not wait for a line to end
+        reason = reason.partition(":")[0] + " (why is lost among the kernel's own lines)"
+    return Cause(
+        f"init can't run: {reason}",
+        "install the package of the library anew (apt-get install --reinstall, dnf reinstall)",
+    )
+
+
 def no_console(at: Evidence) -> Cause | None:
     facts = at.seen.facts
     if facts is None or f"console={_port(at)}" in facts.cmdline:
@@ -127,11 +146,6 @@ def deaf_to_the_button(at: Evidence) -> Cause | None:
     )
 
 
-LIBRARY = said(
-    r"error while loading shared libraries: (.+)$",
-    "init can't run: {0}",
-    "install the package of the library anew (apt-get install --reinstall, dnf reinstall)",
-)
 PANIC = said(
     r"Kernel panic - not syncing: (.+)$",
     "the kernel panicked: {0}",
