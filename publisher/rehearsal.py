@@ -32,7 +32,8 @@ class Check(Section):
 
     @property
     def title(self) -> str:
-        return self.name or self.run
+        """One line, however many the command has."""
+        return self.name or " ".join(self.run.split())
 
     def concerns(self, cloud: str) -> bool:
         return not self.on or cloud in self.on

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from rich.cells import cell_len
+
 from publisher import events
 from publisher.cli.built_subjects import Built, is_pipeline
 from publisher.cli.jsonl import write_line
 from publisher.cli.screen import screen
 from publisher.cli.signals import cancelling
 from publisher.cli.subjects import Single, Subject, Wanted
-from publisher.cli.tables import write
+from publisher.cli.tables import short, write
 from publisher.cli.text import show_seconds
 from publisher.errors import ProofError, PublishError
 from publisher.memory import Memory
@@ -25,6 +27,7 @@ from publisher.task import Cancellation, Task
 from publisher.vm.vanishing import vanishing
 
 STEP = "rehearse"
+_TITLE_MOST = 64
 _MARKS = {
     Status.PROVED: ("✓", "green"),
     Status.FAILED: ("✗", "bold red"),
@@ -110,13 +113,16 @@ def show(rehearsal: Rehearsal, image: str = "") -> None:
     write()
     title = f"{image} as {rehearsal.cloud}" if image else rehearsal.cloud
     write(f"{title}: {rehearsal.machine} ({took})", "bold")
-    width = max(len(claim.title) for claim in rehearsal.claims)
-    for claim in rehearsal.claims:
+    titles = [short(claim.title, _TITLE_MOST) for claim in rehearsal.claims]
+    width = max(map(cell_len, titles))
+    for title, claim in zip(titles, rehearsal.claims, strict=True):
         mark, style = _MARKS[claim.status]
         evidence = claim.evidence or claim.status.value
         if claim.status in (Status.LINT, Status.UNPROVABLE):
             evidence = f"{claim.status.value}: {evidence}"
-        write(f"{mark} {claim.title:<{width}}  {evidence}", style)
+        if claim.status is Status.FAILED:
+            title = claim.title  # whole, beyond its column
+        write(f"{mark} {title}{' ' * (width - cell_len(title))}  {evidence}", style)
         if claim.cause:
             write(f"  cause: {claim.cause}")
         if claim.fix:

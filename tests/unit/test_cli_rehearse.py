@@ -105,6 +105,22 @@ def test_a_disk_that_passes_is_shown_claim_by_claim(
     assert engine.spec == Spec("web", "", firmware="bios+uefi", size=MIB)
 
 
+def test_a_long_check_does_not_move_what_stands_beside_it(
+    publish: Command, engine: Engine, disk: Path
+) -> None:
+    command = "test -e " + " -a -e ".join(f"/srv/shop/{name}" for name in "abcdefghij")
+    fine = Claim("check-1", command, Status.PROVED, "status 0")
+    wrong = Claim("check-2", f"{command} # again", Status.FAILED, "status 1")
+    engine.claims = {"aws": (PROVED, fine, wrong)}
+    assert publish("rehearse", str(disk), "--as", "aws").code
+    lines = publish.out.splitlines()
+    (root,) = [line for line in lines if "/dev/nvme0n1p1" in line]
+    (first,) = [line for line in lines if line.endswith("status 0")]
+    assert root.index("/dev/nvme0n1p1") == first.index("status 0") == 68
+    assert "…  status 0" in first
+    assert f"✗ {command} # again  status 1" in lines
+
+
 @pytest.mark.parametrize("kind", ["raw", "qcow2", "vmdk", "vpc"])
 def test_a_disk_boots_by_what_it_can(
     publish: Command, engine: Engine, disk: Path, tmp_path: Path, kind: str

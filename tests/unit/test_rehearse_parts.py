@@ -204,8 +204,13 @@ def test_a_check_is_a_line_of_the_verdict(
     (claim,) = run_all(shell, [Check(**check)], "aws")
     assert claim.evidence.endswith(evidence) or evidence in claim.evidence
     assert claim.status is status
-    assert claim.title == check["run"]
+    assert claim.title == " ".join(check["run"].split())
     assert "</dev/null" in shell.ran[0]
+
+
+def test_a_command_of_several_lines_is_one_line_of_the_verdict() -> None:
+    assert Check(run="set -e\ntest -e /srv\n").title == "set -e test -e /srv"
+    assert Check(run="set -e\ntrue\n", name="fine").title == "fine"
 
 
 def test_of_an_endless_output_a_bounded_part_is_searched(task: Task) -> None:
