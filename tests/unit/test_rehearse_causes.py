@@ -399,6 +399,7 @@ def test_a_loader_after_which_nothing_is_heard(tmp_path: Path) -> None:
         ("dev-disk-by\\x2duuid-9\\x2dA.device", "UUID=9-A /srv ext4 defaults 0 2"),
         ("/dev/disk/by-label/data", 'LABEL="data" /srv ext4 defaults 0 2'),
         ("/dev/sdb1", "/dev/sdb1 /srv xfs"),
+        ("dev-d…1d8b-4f8c-b6f0", "UUID=0b-1d8b-4f8c-b6f0 /srv ext4"),
         ("dev-disk-by…d8b\\x2d4f8c\\x2db6f0.device", "UUID=1d8b-4f8c-b6f0 /srv ext4"),
     ],
 )
@@ -418,6 +419,7 @@ def test_a_device_of_fstab_that_is_not_there(tmp_path: Path, device: str, line: 
         "UUID=9 /srv ext4 noauto",
         "UUID=9 none swap sw 0 0",
         "UUID=8 /srv ext4",
+        "UUID=9-1d8b-4f8c /srv ext4",
         "# UUID=9 /srv ext4",
     ],
 )

@@ -49,21 +49,27 @@ def _needed(files: Files) -> Iterator[tuple[int, str]]:
 
 
 def _device(text: str) -> str:
-    """The path in a message, which names the unit (systemd.unit(5)), the path, or both."""
+    """The path in a message, which names the unit, the path, or first one and then the
+    other; as it is where systemd has cut out its middle for the width of a terminal."""
     path = re.search(r"/dev/\S+", text)
-    if path:
-        return path[0]
-    unit = text.split()[0].removesuffix(".device")
-    if not unit.startswith("dev-"):
-        return text
+    if path or "…" in text:
+        return path[0] if path else text
+    return _path(text.split()[0])
+
+
+def _path(unit: str) -> str:
+    """The path that a unit is named by (systemd.unit(5))."""
+    unit = unit.removesuffix(".device").removeprefix("-")
     slashed = "/" + unit.replace("-", "/")
     return re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), slashed)
 
 
 def _same(name: str, device: str) -> bool:
-    """Whether a line's name is that device, of which systemd may have cut out the middle."""
+    """Whether a line's name is that device."""
     key, _, value = name.partition("=")
     if key.lower() in _BY:
         name = f"/dev/disk/by-{key.lower()}/" + value.strip('"')
     _, cut, tail = device.rpartition("…")
-    return name.endswith(tail) if cut and len(tail) >= _TAIL_LEAST else name == device
+    if not cut:
+        return name == device
+    return len(tail) >= _TAIL_LEAST and name.endswith((tail, _path(tail)[1:]))
