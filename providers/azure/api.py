@@ -173,6 +173,7 @@ class Api:
         from providers.azure.polling import StepwisePolling
 
         method: StepwisePolling | None = None
+        held: ProviderError | None = None
 
         def start(client: ComputeManagementClient) -> StepwisePolling:
             started = begin(client, polling=StepwisePolling()).polling_method()
@@ -180,13 +181,15 @@ class Api:
             return started
 
         def look() -> tuple[float, bool]:
-            nonlocal method
+            nonlocal method, held
+            held = None
             if method is None:
                 try:
                     method = self.call(start)
                 except ProviderError as error:
                     if not is_held(error) or error.code in refusals:
                         raise
+                    held = error
                     task.phase(f"{what}: {error.message}")
                     return error.retry_after or 0.0, False
                 if not method.finished():
@@ -194,7 +197,14 @@ class Api:
             done = self.call(lambda _: method.step())
             return method.retry_after(), done
 
-        patiently(task, look, what=what, timeout=timeout)
+        try:
+            patiently(task, look, what=what, timeout=timeout)
+        except ProviderError as error:
+            if held is None:
+                raise
+            raise ProviderError(
+                f"{error.message}: {held.message}", provider="azure", hint=error.hint
+            ) from held
         if not outcome:
             return {}
         assert method is not None

@@ -232,3 +232,12 @@ def test_a_lost_answer_to_an_operation_that_takes_long_is_waited_for(
     assert refused == 3 * Retry().attempts
     why = "is in progress" if path == "/disks/" else "is being changed"
     assert any(isinstance(event, StepPhase) and why in event.phase for event in world.events)
+
+
+def test_an_operation_that_never_lets_go_is_named_in_the_end(
+    world: AzureWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "_AGE", 3600.0)
+    world.sandbox.faults.add("lose", "PUT .*/disks/")
+    with pytest.raises(ProviderError, match=r"timed out after 900 s: making disk .* in progress"):
+        world.provider().upload(world.disk, world.spec(), world.task())
