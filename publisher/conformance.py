@@ -548,6 +548,24 @@ class ProviderContract:
                 if verb == "release":
                     assert set(image.audience.accounts) == set(self.accounts)
 
+    @pytest.mark.parametrize("verb", VERBS)
+    def test_a_verb_goes_on_when_any_answer_is_lost(
+        self, tmp_path: Path, disk: Disk, verb: Verb
+    ) -> None:
+        """The request took effect, is sent again, and must do nothing twice."""
+        with self._world(tmp_path / "calm", disk) as world:
+            call = self._prepare(world, verb)
+            before = len(world.sandbox.faults.requests)
+            call(world.task("calm"))
+            lines = world.sandbox.faults.requests[before:]
+            calm = world.kinds()
+        for point in spread(len(lines), 7):
+            with self._world(tmp_path / f"lost{point}", disk) as world:
+                call = self._prepare(world, verb)
+                world.sandbox.faults.add("lose", skip=point)
+                call(world.task("once"))
+                assert world.kinds() == calm, f"lost: {lines[point]}"
+
     def test_a_cancelled_upload_stops_soon_and_sends_only_the_rest(self, world: World) -> None:
         cancellation = Cancellation()
         calm_world = world.where / "calm"
