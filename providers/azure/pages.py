@@ -130,8 +130,9 @@ class Pages(Closing):
                 body=self._chunks(body) if body is not None else None,
                 headers={"x-ms-version": _VERSION, **headers},
             )
-            response = connection.getresponse()
-            data = response.read()
+            # closed here, too: one whose host ends the connection keeps the socket open
+            with connection.getresponse() as response:
+                data = response.read()
         except Cancelled:
             self._drop(connection)
             raise

@@ -83,9 +83,11 @@ class Session:
             headers = {"Content-Range": content_range, "Content-Length": str(len(body))}
             target = self.parts.path + "?" + self.parts.query
             self.connection.request("PUT", target, body=body, headers=headers)
-            answer = self.connection.getresponse()
-            answer.read()
+            with self.connection.getresponse() as answer:
+                answer.read()
         except (OSError, http.client.HTTPException):
+            if self.connection is not None:
+                self.connection.close()
             self.connection = None
             return False
         if answer.status in (200, 201):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import os
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -214,3 +218,41 @@ def test_a_piece_is_there_only_when_all_of_it_is() -> None:
     assert not covered(Extent(12, 2), there)
     assert not covered(Extent(5, 20), there)
     assert not covered(Extent(5, 1), ())
+
+
+def test_an_answer_that_breaks_off_leaves_no_socket_open(world: AzureWorld) -> None:
+    """Not even while its error is held, with all that its frames refer to."""
+
+    def break_off() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                guest = host.accept()[0]
+                with guest:
+                    guest.recv(65536)
+                    guest.sendall(
+                        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\n"
+                    )
+                    time.sleep(0.02)  # the head is read before the reset comes
+                    guest.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        port = host.getsockname()[1]
+        threading.Thread(target=break_off, daemon=True).start()
+        before = sockets()
+        with (
+            Pages(f"http://127.0.0.1:{port}/x/abcd?sig=y", world.task("cut")) as pages,
+            pytest.raises(PublishError, match="ConnectionResetError") as caught,
+        ):
+            pages.read(0, 9)
+        assert caught.value.__cause__ is not None
+        assert sockets() <= before
+        host.shutdown(socket.SHUT_RDWR)
+
+
+def sockets() -> int:
+    """How many sockets this process has open."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return found
