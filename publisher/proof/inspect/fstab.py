@@ -32,10 +32,18 @@ def read_fstab(tree: Tree) -> Iterator[Mount]:
     for count, (number, text) in enumerate(tree.lines(PATH)):
         if count >= _LINES_MOST:
             raise Damaged(f"{PATH} has more than {_LINES_MOST} lines")
-        fields = [_OCTAL.sub(lambda f: chr(int(f[1], 8) & 0xFF), f) for f in text.split()]
-        if len(fields) >= 3:
+        mount = read_line(number, text)
+        if mount is not None:
             mounts += 1
             if mounts > _MOUNTS_MOST:
                 raise Damaged(f"{PATH} mounts more than {_MOUNTS_MOST} file systems")
-            options = fields[3].split(",") if len(fields) > 3 else []
-            yield Mount(number, fields[0], fields[1], fields[2], tuple(options))
+            yield mount
+
+
+def read_line(number: int, text: str) -> Mount | None:
+    """What a line that is no comment mounts; None where it is too short to tell."""
+    fields = [_OCTAL.sub(lambda f: chr(int(f[1], 8) & 0xFF), f) for f in text.split()]
+    if len(fields) < 3:
+        return None
+    options = fields[3].split(",") if len(fields) > 3 else []
+    return Mount(number, fields[0], fields[1], fields[2], tuple(options))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from publisher.proof.inspect import fstab
 from publisher.proof.rehearse.evidence import Cause, Evidence, Files, lines_of
 
-_FSTAB = "/etc/fstab"
 _WAITED = re.compile(r"Timed out waiting for device (\S.*?)\.?\s*$", re.MULTILINE)
 _BY = ("uuid", "label", "partuuid", "partlabel")
 _TAIL_LEAST = 6
@@ -18,34 +18,33 @@ def mount_fails(at: Evidence) -> Cause | None:
     waited = [_device(found[1]) for found in _WAITED.finditer(at.seen.printed)]
     mounts = list(_needed(at.files))
     for device in waited:
-        for number, name in mounts:
-            if _same(name, device):
+        for mount in mounts:
+            if _same(mount.device, device):
                 return Cause(
-                    f"{_FSTAB}, line {number} names a device that the machine has not: {name}",
-                    f"remove the line from {_FSTAB}, or add nofail to its options",
+                    f"{fstab.PATH}, line {mount.line} names a device that the machine has not: "
+                    f"{mount.device}",
+                    f"remove the line from {fstab.PATH}, or add nofail to its options",
                 )
     if "emergency mode" not in at.seen.tracker.fatal:
         return None
     if waited:
         return Cause(
             f"the system waits for a device that the machine has not: {waited[0]}",
-            f"look for what names it in {_FSTAB}, /etc/crypttab and the kernel command line",
+            f"look for what names it in {fstab.PATH}, /etc/crypttab and the kernel command line",
         )
     return Cause(
         "systemd stopped in emergency mode, without having waited for a device",
-        f"the console tells above it what failed: often a file system of {_FSTAB} whose check, "
+        f"the console tells above it what failed: often a file system of {fstab.PATH} whose check, "
         "type or options are wrong",
     )
 
 
-def _needed(files: Files) -> Iterator[tuple[int, str]]:
-    """(line, device) of what must be mounted for a boot to go on (systemd.mount(5))."""
-    for _, number, line in lines_of(files, [_FSTAB]):
-        fields = line.split()
-        options = fields[3].split(",") if len(fields) > 3 else []
-        if len(fields) < 3 or fields[2] == "swap" or {"nofail", "noauto"} & set(options):
-            continue
-        yield number, fields[0]
+def _needed(files: Files) -> Iterator[fstab.Mount]:
+    """What must be mounted for a boot to go on (systemd.mount(5))."""
+    for _, number, line in lines_of(files, [fstab.PATH]):
+        mount = fstab.read_line(number, line)
+        if mount and mount.kind != "swap" and not {"nofail", "noauto"} & set(mount.options):
+            yield mount
 
 
 def _device(text: str) -> str:
