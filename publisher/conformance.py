@@ -510,6 +510,14 @@ class ProviderContract:
         }
         return calls[verb]
 
+    def _calm(self, where: Path, disk: Disk, verb: Verb) -> tuple[list[str], Counter[str]]:
+        """The requests of an undisturbed verb, and how many resources there are after it."""
+        with self._world(where / "calm", disk) as world:
+            call = self._prepare(world, verb)
+            before = len(world.sandbox.faults.requests)
+            call(world.task("calm"))
+            return world.sandbox.faults.requests[before:], world.kinds()
+
     @pytest.mark.parametrize("kind", ["drop", "lose"])
     @pytest.mark.parametrize("verb", VERBS)
     def test_a_verb_killed_at_any_request_continues(
@@ -517,12 +525,8 @@ class ProviderContract:
     ) -> None:
         """Killed at a request before or after it took effect; then done again by
         a new process, with the memory of the first one and without."""
-        with self._world(tmp_path / "calm", disk) as world:
-            call = self._prepare(world, verb)
-            before = len(world.sandbox.faults.requests)
-            call(world.task("calm"))
-            requests = len(world.sandbox.faults.requests) - before
-            calm = world.kinds()
+        lines, calm = self._calm(tmp_path, disk, verb)
+        requests = len(lines)
         points = spread(requests, 9)
         for number, point in enumerate(points):
             where = tmp_path / f"kill{point}"
@@ -553,12 +557,7 @@ class ProviderContract:
         self, tmp_path: Path, disk: Disk, verb: Verb
     ) -> None:
         """The request took effect, is sent again, and must do nothing twice."""
-        with self._world(tmp_path / "calm", disk) as world:
-            call = self._prepare(world, verb)
-            before = len(world.sandbox.faults.requests)
-            call(world.task("calm"))
-            lines = world.sandbox.faults.requests[before:]
-            calm = world.kinds()
+        lines, calm = self._calm(tmp_path, disk, verb)
         # what makes and ends something stands at both ends, blocks and pages between them
         ends = sorted({*range(len(lines))[:6], *range(len(lines))[-5:]})
         for point in ends:
