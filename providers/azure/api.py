@@ -165,8 +165,8 @@ class Api:
         """Start a long-running operation and wait for its end.
 
         `begin(client, polling=…)` is one of the SDK's begin_ methods, and may be
-        repeated. Where another operation holds the resource, `timeout` seconds are
-        waited for that, too: it may be this one, whose answer was lost. `refusals`
+        repeated. An operation that holds the resource is waited for, too, within the
+        same `timeout` seconds: it may be this one, whose answer was lost. `refusals`
         are codes that are raised instead. Returns the result of an action where
         `outcome` asks for it: a resource is better read anew by whoever needs it.
         """
