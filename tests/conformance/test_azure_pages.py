@@ -190,7 +190,7 @@ def test_cancelling_breaks_a_transfer_that_hangs(world: AzureWorld, sas: str) ->
     started = time.monotonic()
     with Pages(sas, world.task("other", cancellation)) as pages, pytest.raises(Cancelled):
         pages.put(0, b"x" * 512)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 2
     world.sandbox.faults.clear()
 
 

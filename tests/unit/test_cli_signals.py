@@ -82,7 +82,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
         time.sleep(0.3)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=2)
     assert process.returncode == 130
     assert said == "publish: stopped at once; run the same command again to continue\n"
 
@@ -90,6 +90,6 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
 def test_a_run_that_does_not_stop_is_stopped(tmp_path: Path) -> None:
     with running(tmp_path, "deaf", grace=0.3) as process:
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=4)
     assert process.returncode == 130
     assert said == "publish: stopped hard after 5 s; run the same command again to continue\n"

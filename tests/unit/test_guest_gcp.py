@@ -119,7 +119,7 @@ def test_a_wait_ends_with_its_time(guest: Guest) -> None:
     etag = get(guest, "instance/").headers["ETag"]
     started = time.monotonic()
     response = get(guest, f"instance/?wait_for_change=true&last_etag={etag}&timeout_sec=1")
-    assert 0.9 < time.monotonic() - started < 25
+    assert 0.9 < time.monotonic() - started < 5
     assert (response.status_code, response.headers["ETag"]) == (200, etag)
     assert get(guest, "instance/?wait_for_change=true&timeout_sec=soon").status_code == 400
 
@@ -137,7 +137,7 @@ def test_a_wait_ends_with_a_change(guest: Guest) -> None:
     time.sleep(0.1)
     assert not told
     assert guest.ask("PUT", f"{V1}/{path}a/c", FLAVOR, "2").status_code == 200
-    waiting.join(25)
+    waiting.join(5)
     assert json.loads(told[0].text) == {"a": {"b": "1", "c": "2"}}
 
 

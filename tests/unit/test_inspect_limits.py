@@ -37,7 +37,7 @@ def test_what_a_driver_needs_is_found_in_the_time_that_its_list_takes() -> None:
     started = time.monotonic()
     lacking = kernel(needing_many(20_000), Budget()).lacking("nvme")
     assert len(lacking) == 60_001
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 5
 
 
 def test_what_a_driver_needs_is_drawn_from_the_budget() -> None:
@@ -79,7 +79,7 @@ def test_fstab_has_an_end(line: bytes, most: int, said: str) -> None:
     started = time.monotonic()
     with pytest.raises(Damaged, match=said):
         World({**good(), "/etc/fstab": line * (14 * MIB // len(line))}).fstab()
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 5
 
 
 def test_btrfs_has_so_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

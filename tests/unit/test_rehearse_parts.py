@@ -378,7 +378,7 @@ def test_cancelling_ends_all(tmp_path: Path, task: Task, monkeypatch: pytest.Mon
     started = time.monotonic()
     with pytest.raises(Cancelled):
         all_of(tmp_path, task, [Nimbus("a"), Nimbus("b"), Nimbus("c")])
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,9 @@ def test_a_full_disk_of_the_host_is_the_hosts_error(
     assert "free some space" in caught.value.hint
 
 
-def test_cancelling_kills_the_guest_soon(qemu: Path, hardware: Hardware, task: Task) -> None:
+def test_cancelling_kills_the_guest_within_two_seconds(
+    qemu: Path, hardware: Hardware, task: Task
+) -> None:
     qemu.write_text(FAKE + "time.sleep(60)")
     with Machine(hardware, task, TCG) as machine:
         timer = threading.Timer(0.2, task.cancellation.cancel)
@@ -302,5 +304,5 @@ def test_cancelling_kills_the_guest_soon(qemu: Path, hardware: Hardware, task: T
         with pytest.raises(Cancelled):
             machine.wait_down(60)
         until(lambda: machine.ended)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 2
         timer.join()

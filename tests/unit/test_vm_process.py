@@ -77,7 +77,7 @@ def test_an_error_while_making_the_input_is_raised(task: Task) -> None:
         process.run(["cat"], task, stdin=broken())  # type: ignore[arg-type]
 
 
-def test_cancelling_kills_the_whole_group_soon(task: Task, tmp_path: Path) -> None:
+def test_cancelling_kills_the_whole_group_within_two_seconds(task: Task, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"sleep 60 & echo $! > {pids}; echo $$ >> {pids}; echo ready; wait"
     timer = threading.Timer(60, lambda: None)
@@ -91,7 +91,7 @@ def test_cancelling_kills_the_whole_group_soon(task: Task, tmp_path: Path) -> No
     with pytest.raises(Cancelled):
         process.run(["sh", "-c", script], task, on_line=cancel)
     timer.cancel()
-    assert time.monotonic() - cancelled_at[0] < 20
+    assert time.monotonic() - cancelled_at[0] < 2
     assert all(gone(int(pid), 1) for pid in pids.read_text().split())
 
 
@@ -103,7 +103,7 @@ def test_a_check_that_raises_ends_a_silent_child(task: Task) -> None:
     started = time.monotonic()
     with pytest.raises(HostError, match="full"):
         process.run(["sleep", "60"], task, check=check)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.long
